@@ -1,0 +1,5 @@
+"""``python -m elicitor`` is the ``elicitor`` command."""
+
+from elicitor.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""What a backend is: token ids in, label log-probabilities and their cost out. It knows nothing of tasks or labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = tuple[int, ...]
+Progress = Callable[[int], None]
+"""Called with the number of prompt tokens computed since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One question to the model: how likely is each candidate as the continuation of these segments?
+
+    Attributes:
+        segments: Token ids in reading order: start, demonstrations, query. The text is their concatenation; where one
+            segment ends never changes what it tokenises to, so prompts can share any number of leading segments.
+        candidates: Token ids of each label's verbalizer, at least one token each, none a prefix of another.
+    """
+
+    segments: tuple[TokenIds, ...]
+    candidates: tuple[TokenIds, ...]
+
+    def __len__(self) -> int:
+        """Number of prompt tokens, candidates left out."""
+        return sum(map(len, self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What scoring cost.
+
+    Attributes:
+        prompts: Queries answered.
+        tokens_computed: Prompt and candidate tokens that went through the model.
+        tokens_reused: Tokens of those prompts that were shared with another prompt and not computed again.
+        seconds: Wall time inside the backend.
+    """
+
+    prompts: int = 0
+    tokens_computed: int = 0
+    tokens_reused: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        """Sum two costs field by field."""
+        return Cost(
+            self.prompts + other.prompts,
+            self.tokens_computed + other.tokens_computed,
+            self.tokens_reused + other.tokens_reused,
+            self.seconds + other.seconds,
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        """What was spent since ``other``, field by field."""
+        return Cost(
+            self.prompts - other.prompts,
+            self.tokens_computed - other.tokens_computed,
+            self.tokens_reused - other.tokens_reused,
+            self.seconds - other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answer to a list of prompts.
+
+    Attributes:
+        log_probs: Shape (prompts, candidates), natural log of the full probability of each candidate's tokens after
+            the prompt, over the whole vocabulary (not normalised over the candidates), float64, always finite.
+        cost: What it cost.
+    """
+
+    log_probs: NDArray[np.float64]
+    cost: Cost
+
+
+class Tokenizer(Protocol):
+    """The part of a tokenizer that prompts need."""
+
+    @property
+    def start_ids(self) -> TokenIds:
+        """Ids that every sequence begins with (a BOS token where the model expects one), possibly none."""
+        ...
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text without special tokens."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids."""
+        ...
+
+
+class Backend(Protocol):
+    """A model that can score prompts."""
+
+    @property
+    def name(self) -> str:
+        """Model name as the user gave it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights and numeric settings: equal fingerprints give equal scores."""
+        ...
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest prompt plus candidate, in tokens."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        ...
+
+    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+        """Score every prompt, computing each shared prefix once.
+
+        Args:
+            prompts: Queries; their order is free, but prompts that share prefixes are cheapest next to each other.
+            on_progress: Called after each forward pass with the tokens it computed.
+
+        Returns:
+            Label log-probabilities in the order of ``prompts``.
+
+        Raises:
+            ContextOverflowError: If a prompt and its longest candidate exceed `max_context_tokens`.
+            BackendError: If the model fails or returns numbers that are not finite.
+        """
+        ...

@@ -1,0 +1,189 @@
+"""The ``elicitor`` command: thin shells over public functions.
+
+Nothing heavy is imported before a command needs it, so ``elicitor --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from elicitor.errors import ConfigError, ElicitorError
+
+if TYPE_CHECKING:
+    from elicitor.config import RunConfig
+
+app = typer.Typer(
+    name="elicitor",
+    help="Find the labels that a pretrained language model itself holds coherent. No labels go in.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=True,
+)
+
+OutputDir = Annotated[Path | None, typer.Option("--output-dir", "-o", help="Run folder [default: runs/TASK-TIME].")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings; flags win over it.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any setting, e.g. objective.alpha=30.")
+]
+
+
+@app.command("label")
+def label_command(
+    data: Annotated[str | None, typer.Argument(help="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT.")] = None,
+    task: Annotated[str | None, typer.Option(help="truthfulqa, sentiment, or a YAML file.")] = None,
+    model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
+    search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
+    plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Weight of mutual predictability.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples searched together, at most.")] = None,
+    output_dir: OutputDir = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost and two prompts, write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find coherent labels for unlabelled examples."""
+    flags: dict[str, Any] = {
+        "data": data,
+        "task": task,
+        "model": model,
+        "search": search,
+        "plan.kind": plan,
+        "objective.calibration": calibration,
+        "objective.alpha": alpha,
+        "seed": seed,
+        "limit": limit,
+        "batch_size": batch_size,
+    }
+    settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
+    from elicitor import console
+
+    if dry_run:
+        from elicitor.dry_run import estimate
+        from elicitor.labelling import prepare
+
+        with console.status(f"loading {settings.model}"):
+            workload = prepare(settings)
+        console.show_dry_run(estimate(workload), as_json=as_json)
+        return
+    folder = output_dir or _new_folder(settings)
+    done = console.label_with_progress(settings, folder, resume=resume)
+    console.show_run(done, as_json=as_json)
+
+
+@app.command("eval")
+def eval_command(
+    run: Annotated[Path, typer.Argument(help="Run folder of 'elicitor label'.")],
+    test: Annotated[str, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")],
+    seeds: Annotated[str, typer.Option(help="Seeds of demonstration order and random labels.")] = "0,1,2",
+    conditions: Annotated[str, typer.Option(help="Rows of the table.")] = "zero_shot,random,found,golden",
+    limit: Annotated[int | None, typer.Option(help="Use only the first test rows.")] = None,
+    gold_column: Annotated[str | None, typer.Option(help="Column with gold, if not the task's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the found labels with no, random and golden labels on a test file."""
+    try:
+        chosen = [int(part) for part in seeds.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds got {seeds!r}", fix="write whole numbers with commas, such as 0,1,2") from error
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    from elicitor import console
+
+    result = console.evaluate_with_progress(
+        run,
+        test,
+        seeds=chosen,
+        conditions=[name.strip() for name in conditions.split(",") if name.strip()],
+        limit=limit,
+        gold_column=gold_column,
+    )
+    console.show_evaluation(result, as_json=as_json)
+
+
+@app.command("quickstart")
+def quickstart_command(
+    output_dir: OutputDir = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Label a small data set that comes with the package, with the bundled model, and compare with gold."""
+    from elicitor import console, quickstart
+
+    settings = quickstart.settings(seed=seed)
+    done = console.label_with_progress(settings, output_dir or _new_folder(settings), resume=False)
+    result = console.evaluate_with_progress(done.path, str(quickstart.test_file()), seeds=[0, 1, 2])
+    console.show_run(done, as_json=False, quiet=as_json)
+    console.show_evaluation(result, as_json=as_json)
+    if not as_json:
+        print(f"\nrun folder: {done.path}")
+
+
+@app.command("models")
+def models_command(as_json: Json = False) -> None:
+    """List the forms of model names, the bundled model and converted models."""
+    from elicitor import console
+    from elicitor.models import list_models
+
+    console.show_models(list_models(), as_json=as_json)
+
+
+@app.command("env")
+def env_command(as_json: Json = False) -> None:
+    """Print versions and hardware, for bug reports."""
+    from elicitor import console
+
+    console.show_environment(as_json=as_json)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        app()
+    except ElicitorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped; 'elicitor label --resume --output-dir FOLDER' goes on from the last step", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _settings(
+    flags: dict[str, Any], *, config: Path | None, overrides: list[str], output_dir: Path | None, resume: bool
+) -> RunConfig:
+    """Settings of a run; with --resume those that are not given come from the run folder."""
+    from elicitor.config import build_config
+    from elicitor.runs import CONFIG, has_run
+
+    if resume and output_dir is None:
+        raise ConfigError("--resume needs to know the run", fix="add --output-dir FOLDER")
+    if resume and config is None and output_dir is not None and has_run(output_dir):
+        config = output_dir / CONFIG
+    return build_config(file=config, flags=flags, overrides=overrides)
+
+
+def _new_folder(settings: RunConfig) -> Path:
+    import datetime
+
+    name = settings.task if isinstance(settings.task, str) else str(settings.task.get("name", "table"))
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{Path(name).stem}-{now}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Settings of a run: one pydantic model, read from YAML and flags, written back resolved.
+
+Field descriptions are the reference for ``--set key=value``; unknown keys are refused, so a typo never passes silently.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from elicitor.errors import ConfigError
+from elicitor.plan import PlanKind
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ObjectiveConfig(_Settings):
+    """U(D) = alpha * P(D) - I(D) (Wen et al. 2025, section 2)."""
+
+    alpha: float = Field(50.0, gt=0, description="weight of mutual predictability, in inconsistencies per nat")
+    score: Literal["log_odds", "log_prob"] = Field(
+        "log_odds", description="term of one example: log-odds of its label (the release) or log-probability (as printed)"
+    )
+    reduce: Literal["mean", "sum"] = Field(
+        "mean", description="mean compares sets of different size; sum is the formula as printed and stalls growth"
+    )
+    calibration: Literal["none", "batch"] = Field(
+        "none", description="batch: subtract the mean log-odds over the current batch (Zhou et al. 2023)"
+    )
+    class_prior: tuple[float, ...] | None = Field(
+        None, description="with calibration batch: assumed share of each label; none means equal shares"
+    )
+
+    @model_validator(mode="after")
+    def _check_prior(self) -> ObjectiveConfig:
+        if self.class_prior is not None:
+            if self.calibration != "batch":
+                raise ValueError("class_prior needs calibration: batch")
+            if min(self.class_prior) <= 0 or abs(sum(self.class_prior) - 1) > 1e-6:
+                raise ValueError(f"class_prior must be positive and sum to 1, got {list(self.class_prior)}")
+        return self
+
+
+class PlanConfig(_Settings):
+    """Contexts of one evaluation of the utility."""
+
+    kind: PlanKind = Field("tree", description="tree, in_order, folds or sampled")
+    folds: int = Field(8, ge=2, description="number of folds of plan folds")
+    max_demonstrations: int = Field(32, ge=1, description="demonstrations a context holds under plan sampled")
+
+
+class IcmConfig(_Settings):
+    """Internal Coherence Maximization (Wen et al. 2025, algorithms 1 and 2)."""
+
+    num_seed_examples: int = Field(8, ge=1, description="examples that start with random labels (the paper's K)")
+    initial_temperature: float = Field(10.0, gt=0, description="T_0 of the cooling schedule")
+    min_temperature: float = Field(0.01, gt=0, description="T_min of the cooling schedule")
+    beta: float = Field(0.99, ge=0, description="cooling rate: T = max(T_min, T_0 / (1 + beta * ln(iteration)))")
+    iterations: int | None = Field(None, ge=1, description="budget a batch; none means 3 iterations an example")
+    group_weight: float = Field(
+        100.0, ge=1, description="weight of unlabelled members of a constrained group that has labelled ones"
+    )
+    repair_rounds: int = Field(10, ge=0, description="violated constraints tried after one proposal")
+
+
+class BootstrapConfig(_Settings):
+    """Repeated few-shot relabelling of everything (Shrivastava et al. 2026)."""
+
+    start: Literal["zero_shot", "random"] = Field("zero_shot", description="labels before the first round")
+    rounds: int = Field(5, ge=1, description="rounds at most; it stops before when no label changes")
+
+
+class BackendConfig(_Settings):
+    """How the model is loaded and run; see ``elicitor models``."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and activations")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    pack_tokens: int = Field(1024, ge=0, description="subtrees of up to this many tokens run as one forward pass; 0: off")
+    trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
+
+
+class RunConfig(_Settings):
+    """Everything that decides a labelling run."""
+
+    data: str = Field(description="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT")
+    task: str | dict[str, Any] = Field(description="task name, YAML file, or the declaration itself")
+    model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, fake or a local folder")
+    search: Literal["icm", "bootstrap"] = Field("icm", description="search algorithm")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    limit: int | None = Field(None, ge=1, description="use only the first rows")
+    batch_size: int = Field(256, ge=2, description="examples searched together, at most")
+    context_policy: Literal["batch", "error"] = Field(
+        "batch", description="when a batch does not fit the context window: make smaller batches, or stop"
+    )
+    objective: ObjectiveConfig = ObjectiveConfig()
+    plan: PlanConfig = PlanConfig()
+    icm: IcmConfig = IcmConfig()
+    bootstrap: BootstrapConfig = BootstrapConfig()
+    backend: BackendConfig = BackendConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved settings as YAML text."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def build_config(
+    *, file: Path | None = None, flags: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Merge a YAML file, command-line flags and ``key=value`` overrides, the later ones winning.
+
+    Args:
+        file: YAML file with any of `RunConfig`'s keys.
+        flags: Values by dotted key, such as ``{"plan.kind": "folds"}``; a value of None means not given.
+        overrides: Texts such as ``"objective.alpha=30"``; the value is read as YAML.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: If the file cannot be read, a key is unknown or a value is out of range.
+    """
+    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(merged, key, value)
+    for text in overrides:
+        key, sign, raw = text.partition("=")
+        if not sign:
+            raise ConfigError(f"--set got {text!r}", fix="write --set key=value, such as objective.alpha=30")
+        try:
+            _put(merged, key.strip(), yaml.safe_load(raw))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
+    return parse_config(merged, source=str(file) if file else "the settings")
+
+
+def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Check a mapping of settings.
+
+    Args:
+        values: Nested settings.
+        source: Where they come from, for the error.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        ConfigError: If a key is unknown, missing or out of range; the first problem is named.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{source}: unknown setting {key!r}", fix=_closest(key)) from error
+        if first["type"] == "missing":
+            raise ConfigError(f"{source}: setting {key!r} is missing", fix=f"give --{key} or put it into --config") from error
+        problem = f"{source}: setting {key!r} got {first.get('input')!r}: {first['msg']}"
+        raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error
+
+
+def read_config(file: Path) -> RunConfig:
+    """Read a run folder's ``config.yaml``."""
+    return parse_config(_read_yaml(file), source=str(file))
+
+
+def setting_keys() -> dict[str, str]:
+    """Every dotted setting with its description."""
+    keys: dict[str, str] = {}
+    for name, field in RunConfig.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys |= {f"{name}.{sub}": item.description or "" for sub, item in inner.model_fields.items()}
+        else:
+            keys[name] = field.description or ""
+    return keys
+
+
+def _closest(key: str) -> str:
+    near = difflib.get_close_matches(key, setting_keys(), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else "see docs/configuration.md for the keys"
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for name in parents:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"setting {dotted!r}: {name!r} is a value, not a section", fix=_closest(dotted))
+    tree[last] = value
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} does not exist", fix="check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}", fix="save it as a UTF-8 text file") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{where} is not valid YAML", fix="check indentation and quotes there") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} holds {type(content).__name__}, not settings", fix="write 'key: value' lines")
+    return content

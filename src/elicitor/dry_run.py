@@ -1,0 +1,143 @@
+"""What a run will cost, before it runs: prompts, prompt tokens, time, and two prompts to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from elicitor.backends.trie import token_cost
+from elicitor.data import Assignment
+from elicitor.labelling import Workload
+from elicitor.objective import Meter, Problem
+from elicitor.plan import Context, make_plan
+
+_GRID = 10
+"""Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """Estimate of a run.
+
+    Attributes:
+        n_examples: Examples to label.
+        batch_sizes: Examples of each batch.
+        evaluations: (least, most) evaluations of U(D): least if labels never change once given, most if every step
+            changes one.
+        prompts: (least, most) queries.
+        tokens: (least, most) prompt tokens computed.
+        tokens_per_second: Measured on this machine with one small evaluation.
+        seconds: (least, most) time.
+        rendered_prompts: Two prompts as text, the first zero-shot, the second with two demonstrations.
+    """
+
+    n_examples: int
+    batch_sizes: list[int]
+    evaluations: tuple[int, int]
+    prompts: tuple[int, int]
+    tokens: tuple[int, int]
+    tokens_per_second: float
+    seconds: tuple[float, float]
+    rendered_prompts: list[str]
+
+
+def estimate(workload: Workload) -> DryRun:
+    """Estimate what a run will cost.
+
+    Args:
+        workload: The run's inputs.
+
+    Returns:
+        Bounds that hold for any labels the search may find, as far as demonstrations of all labels are equally long.
+    """
+    rng = np.random.default_rng(workload.config.seed)
+    totals = np.zeros((3, 2), dtype=np.int64)
+    for batch in range(len(workload.batches)):
+        problem = workload.problem(batch, meter=Meter())
+        totals += _bounds(workload, problem, rng=rng)
+    rate = _measured_rate(workload.problem(0, meter=Meter()), rng=rng)
+    (least_evaluations, most_evaluations), (least_prompts, most_prompts), (least_tokens, most_tokens) = totals.tolist()
+    return DryRun(
+        n_examples=len(workload.dataset),
+        batch_sizes=[len(batch) for batch in workload.batches],
+        evaluations=(least_evaluations, most_evaluations),
+        prompts=(least_prompts, most_prompts),
+        tokens=(least_tokens, most_tokens),
+        tokens_per_second=rate,
+        seconds=(least_tokens / rate, most_tokens / rate),
+        rendered_prompts=_render_two(workload.problem(0, meter=Meter())),
+    )
+
+
+def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -> np.ndarray:
+    """Rows: evaluations, prompts, tokens; columns: least, most."""
+    n = len(problem.dataset)
+    if workload.config.search == "bootstrap":
+        whole = _evaluation_tokens(problem, [n], rng=rng)[0]
+        rounds = np.asarray([1, 1 + workload.config.bootstrap.rounds])
+        start = n if workload.config.bootstrap.start == "zero_shot" else 0
+        zero_shot = token_cost([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+        return np.stack([rounds, rounds * n + start, rounds * whole + zero_shot.tokens_computed])
+    seeds = min(workload.config.icm.num_seed_examples, n)
+    budget = workload.config.icm.iterations or 3 * n
+    growth = np.arange(seeds, min(n, seeds + budget) + 1)
+    sizes = np.unique(np.linspace(growth[0], growth[-1], _GRID).astype(int))
+    evaluation_tokens = np.interp(growth, sizes, _evaluation_tokens(problem, sizes.tolist(), rng=rng))
+    proposal_tokens = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
+    grow = np.asarray([len(growth), growth.sum() + len(growth), evaluation_tokens.sum() + proposal_tokens.sum()])
+    rest = max(0, budget - (len(growth) - 1))
+    again = np.asarray([1, growth[-1], evaluation_tokens[-1]])
+    return np.stack([grow, grow + rest * again], axis=1).astype(np.int64)
+
+
+def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random.Generator) -> list[int]:
+    """Prompt tokens computed by one U(D) of each size, counted on the first examples."""
+    counts = []
+    for size in sizes:
+        assignment = _first_labelled(problem, size)
+        contexts = make_plan(
+            problem.plan.kind,
+            range(size),
+            rng,
+            n_folds=problem.plan.folds,
+            max_demonstrations=problem.plan.max_demonstrations,
+        )
+        counts.append(token_cost([problem.encoder.prompt(c, assignment) for c in contexts]).tokens_computed)
+    return counts
+
+
+def _proposal_tokens(problem: Problem, sizes: Sequence[int]) -> list[int]:
+    """Prompt tokens of asking about one example after each number of demonstrations."""
+    shots = [min(s, problem.plan.max_demonstrations) if problem.plan.kind == "sampled" else s for s in sizes]
+    last = len(problem.dataset) - 1
+    return [
+        len(problem.encoder.prompt(Context(last, tuple(range(min(shot, last)))), _first_labelled(problem, last)))
+        for shot in shots
+    ]
+
+
+def _first_labelled(problem: Problem, size: int) -> Assignment:
+    empty = Assignment.empty(len(problem.dataset))
+    n_labels = len(problem.dataset.label_space)
+    return empty.with_labels({i: i % n_labels for i in range(size)})
+
+
+def _measured_rate(problem: Problem, *, rng: np.random.Generator) -> float:
+    """Prompt tokens a second in one evaluation of at most 16 examples, after one to warm up."""
+    assignment = _first_labelled(problem, min(16, len(problem.dataset)))
+    problem.utility(assignment, rng=rng)
+    warm = problem.meter.cost
+    problem.utility(assignment, rng=rng)
+    measured = problem.meter.cost - warm
+    return measured.tokens_computed / max(measured.seconds, 1e-9)
+
+
+def _render_two(problem: Problem) -> list[str]:
+    assignment = _first_labelled(problem, len(problem.dataset))
+    contexts = [Context(0, ()), Context(0, tuple(range(1, min(3, len(problem.dataset)))))]
+    return [
+        problem.backend.tokenizer.decode([t for s in problem.encoder.prompt(c, assignment).segments for t in s])
+        for c in contexts
+    ]

@@ -1,0 +1,60 @@
+"""Errors a user can act on: each says what was got, what is needed, and one fix.
+
+The command line prints these as one line and exits with 2; anything else is a defect and keeps its traceback.
+"""
+
+
+class ElicitorError(ValueError):
+    """Base of every error elicitor raises on purpose.
+
+    Args:
+        problem: What was got and what is needed, in one sentence, naming file, line or column where there is one.
+        fix: One thing to do about it, in one sentence.
+    """
+
+    def __init__(self, problem: str, *, fix: str = "") -> None:
+        super().__init__(f"{problem}; {fix}" if fix else problem)
+        self.problem = problem
+        self.fix = fix
+
+
+class ConfigError(ElicitorError):
+    """A setting, flag or YAML file is wrong."""
+
+
+class TaskError(ElicitorError):
+    """A task is unknown or its declaration contradicts itself."""
+
+
+class DataError(ElicitorError):
+    """The rows of a data file cannot be used as they are."""
+
+
+class LabelTokenError(ElicitorError):
+    """The verbalizers cannot be told apart by this model's tokenizer."""
+
+
+class ContextOverflowError(ElicitorError):
+    """A context does not fit into the model's window and no policy allows a smaller one."""
+
+
+class BackendError(ElicitorError):
+    """A model could not be loaded or did not answer.
+
+    Args:
+        problem: See `ElicitorError`.
+        fix: See `ElicitorError`.
+        retryable: Whether the same call may succeed later.
+    """
+
+    def __init__(self, problem: str, *, fix: str = "", retryable: bool = False) -> None:
+        super().__init__(problem, fix=fix)
+        self.retryable = retryable
+
+
+class ResumeMismatchError(ElicitorError):
+    """A run folder was made with other settings, data or model than those given now."""
+
+
+class RunLockedError(ElicitorError):
+    """Another process is writing to the run folder."""

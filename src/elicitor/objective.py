@@ -1,0 +1,235 @@
+"""The objective of Internal Coherence Maximization: U(D) = alpha * P(D) - I(D) (Wen et al. 2025, section 2).
+
+Pure functions of label log-probabilities come first; `Problem` then puts a data set, its prompts, its constraints and a
+backend together and evaluates them. Gold labels have no way in: no type here can hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elicitor.backends.base import Backend, Cost, Progress, Prompt
+from elicitor.backends.trie import token_cost
+from elicitor.config import ObjectiveConfig, PlanConfig
+from elicitor.consistency import Constraints
+from elicitor.data import Assignment, Dataset
+from elicitor.plan import Context, in_order, make_plan
+from elicitor.prompts import PromptEncoder
+
+Array = NDArray[np.float64]
+
+
+def normalize(log_probs: Array) -> Array:
+    """Log-probabilities over the label set alone.
+
+    Args:
+        log_probs: Shape (..., labels), in nats, over the whole vocabulary.
+
+    Returns:
+        Same shape; the exponentials of the last axis sum to 1.
+    """
+    return log_probs - np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
+
+
+def batch_offset(log_probs: Array, class_prior: Sequence[float] | None = None) -> Array:
+    """What calibration subtracts: the labels' mean log-probability over the batch, less the log of the prior.
+
+    For two labels this subtracts the mean log-odds of the batch and adds the prior's log-odds (batch calibration, Zhou
+    et al. 2023, in log space).
+
+    Args:
+        log_probs: Shape (examples, labels), normalised, at least one example.
+        class_prior: Assumed share of each label; equal shares when None.
+
+    Returns:
+        Shape (labels,).
+    """
+    prior = np.zeros(log_probs.shape[1]) if class_prior is None else np.log(np.asarray(class_prior, dtype=np.float64))
+    return np.asarray(log_probs.mean(axis=0) - prior, dtype=np.float64)
+
+
+def log_odds(log_probs: Array) -> Array:
+    """Log-odds of each label against all others together: log p(y) - log sum of the others' p.
+
+    Args:
+        log_probs: Shape (..., labels), normalised or not.
+
+    Returns:
+        Same shape, in nats.
+    """
+    others = np.stack(
+        [np.logaddexp.reduce(np.delete(log_probs, y, axis=-1), axis=-1) for y in range(log_probs.shape[-1])], axis=-1
+    )
+    return log_probs - others
+
+
+def predictability(log_probs: Array, labels: Sequence[int], config: ObjectiveConfig) -> float:
+    """Mutual predictability P(D): how well the other labels predict each label (Wen et al. 2025, equation 1).
+
+    Args:
+        log_probs: Shape (labelled examples, labels), normalised, after calibration.
+        labels: Label of each example.
+        config: Chooses log-odds or log-probability, mean or sum.
+
+    Returns:
+        P(D) in nats; 0 for no examples.
+    """
+    if len(labels) == 0:
+        return 0.0
+    terms = log_odds(log_probs) if config.score == "log_odds" else log_probs
+    chosen = terms[np.arange(len(labels)), np.asarray(labels)]
+    return float(chosen.mean() if config.reduce == "mean" else chosen.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """U(D) of one assignment, with what it was read from.
+
+    Attributes:
+        total: alpha * predictability - inconsistency.
+        predictability: P(D), in nats.
+        inconsistency: I(D), the number of violated constraints.
+        positions: Labelled positions, ascending.
+        log_probs: Shape (positions, labels): distribution over the labels of each labelled example given all the other
+            labelled ones, normalised, before calibration.
+        offset: Shape (labels,): what calibration subtracts, zeros without calibration.
+    """
+
+    total: float
+    predictability: float
+    inconsistency: int
+    positions: tuple[int, ...]
+    log_probs: Array
+    offset: Array
+
+    def calibrated(self) -> Array:
+        """Shape (positions, labels): `log_probs` after calibration, normalised."""
+        return normalize(self.log_probs - self.offset)
+
+
+@dataclass(slots=True)
+class Meter:
+    """Adds up what a run has cost.
+
+    Attributes:
+        cost: Prompts, tokens and seconds of the backend.
+        in_order_tokens: Prompt tokens that plan ``in_order`` would have computed for the same assignments.
+        evaluations: Evaluations of U(D).
+    """
+
+    cost: Cost = Cost()
+    in_order_tokens: int = 0
+    evaluations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A data set to label with a model: everything a search may know.
+
+    Attributes:
+        dataset: Unlabelled examples.
+        encoder: Renders and tokenises them.
+        constraints: What logic says about them.
+        backend: The model.
+        objective: Settings of U(D).
+        plan: Settings of the contexts.
+        meter: Sums up the cost of every call.
+        on_progress: Told of every forward pass.
+    """
+
+    dataset: Dataset
+    encoder: PromptEncoder
+    constraints: Constraints
+    backend: Backend
+    objective: ObjectiveConfig
+    plan: PlanConfig
+    meter: Meter
+    on_progress: Progress | None = None
+
+    def utility(self, assignment: Assignment, *, rng: np.random.Generator) -> Utility:
+        """Evaluate U(D) with every labelled example predicted from all the others.
+
+        Args:
+            assignment: Labels so far; examples without one are left out.
+            rng: Orders the demonstrations.
+
+        Returns:
+            The utility with both of its terms and the conditional label distributions.
+
+        Raises:
+            ContextOverflowError: If the demonstrations do not fit the model's window.
+            BackendError: If the model fails.
+        """
+        labelled = assignment.labelled
+        n_labels = len(self.dataset.label_space)
+        log_probs = np.zeros((len(labelled), n_labels))
+        if labelled:
+            contexts = make_plan(
+                self.plan.kind,
+                labelled,
+                rng,
+                n_folds=self.plan.folds,
+                max_demonstrations=self.plan.max_demonstrations,
+            )
+            prompts = [self.encoder.prompt(context, assignment) for context in contexts]
+            row = {position: k for k, position in enumerate(labelled)}
+            order = [row[context.target] for context in contexts]
+            log_probs[order] = normalize(self._score(prompts))
+            self.meter.in_order_tokens += self._in_order_tokens(prompts, assignment)
+        self.meter.evaluations += 1
+        offset = self._offset(log_probs)
+        labels = [y for i in labelled if (y := assignment[i]) is not None]
+        predictable = predictability(normalize(log_probs - offset), labels, self.objective)
+        violated = self.constraints.count(assignment)
+        return Utility(
+            total=self.objective.alpha * predictable - violated,
+            predictability=predictable,
+            inconsistency=violated,
+            positions=labelled,
+            log_probs=log_probs,
+            offset=offset,
+        )
+
+    def predict(self, targets: Sequence[int], assignment: Assignment, *, rng: np.random.Generator) -> Array:
+        """Label distribution of unlabelled examples given every labelled one.
+
+        Args:
+            targets: Positions without a label.
+            assignment: Labels so far.
+            rng: Orders (and under plan ``sampled`` draws) the demonstrations; all targets share them.
+
+        Returns:
+            Shape (targets, labels), normalised over the labels, before calibration.
+
+        Raises:
+            ContextOverflowError: If the demonstrations do not fit the model's window.
+            BackendError: If the model fails.
+        """
+        demonstrations = rng.permutation(np.asarray(assignment.labelled, dtype=np.int64)).tolist()
+        if self.plan.kind == "sampled":
+            demonstrations = demonstrations[: self.plan.max_demonstrations]
+        contexts = [Context(target, tuple(demonstrations)) for target in targets]
+        prompts = [self.encoder.prompt(context, assignment) for context in contexts]
+        log_probs = normalize(self._score(prompts))
+        self.meter.in_order_tokens += token_cost(prompts).tokens_computed
+        return log_probs
+
+    def _offset(self, log_probs: Array) -> Array:
+        if self.objective.calibration == "none" or len(log_probs) == 0:
+            return np.zeros(len(self.dataset.label_space))
+        return batch_offset(log_probs, self.objective.class_prior)
+
+    def _in_order_tokens(self, prompts: Sequence[Prompt], assignment: Assignment) -> int:
+        """Tokens of the released code's plan for the same assignment, so that savings are measured, not claimed."""
+        if self.plan.kind != "in_order":
+            prompts = [self.encoder.prompt(context, assignment) for context in in_order(assignment.labelled)]
+        return token_cost(prompts).tokens_computed
+
+    def _score(self, prompts: Sequence[Prompt]) -> Array:
+        scores = self.backend.score(prompts, on_progress=self.on_progress)
+        self.meter.cost += scores.cost
+        return scores.log_probs

@@ -1,0 +1,354 @@
+"""The run folder: settings, manifest, events, checkpoint and labels on disk, written so that no kill can break them.
+
+Whole files appear by atomic replacement. ``events.jsonl`` only grows; the checkpoint remembers how many of its bytes it
+stands for, and resuming cuts off whatever was written after. One writer at a time holds the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from elicitor.config import RunConfig, read_config
+from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+EVENTS = "events.jsonl"
+CHECKPOINT = "checkpoint.json"
+LABELS = "labels.jsonl"
+METRICS = "metrics.json"
+_LOCK = ".lock"
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file as a whole: a reader sees the old or the new content, never a part.
+
+    Args:
+        path: File to write.
+        text: New content.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON atomically."""
+    write_atomic(path, json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines atomically."""
+    write_atomic(path, "".join(_line(row) for row in rows))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run folder.
+
+    Raises:
+        DataError: If the file is missing or broken.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON", fix="start the run again in another --output-dir") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no JSON object", fix="start the run again in another --output-dir")
+    return values
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read JSON Lines of a run folder.
+
+    Raises:
+        DataError: If the file is missing or a line is not JSON.
+    """
+    rows = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path} line {number} is not JSON", fix="resume the run, which repairs it") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a run stands.
+
+    Attributes:
+        batch: Batch in work; equal to the number of batches when all are done.
+        state: The search's state as JSON values, or None before the batch has begun.
+        rng: State of the batch's generator.
+        meter: Cost so far.
+        event_bytes: Length of ``events.jsonl`` that belongs to this state.
+    """
+
+    batch: int
+    state: dict[str, Any] | None
+    rng: dict[str, Any] | None
+    meter: dict[str, Any]
+    event_bytes: int = 0
+
+
+class RunFolder:
+    """A run folder opened for writing; use it as a context manager, which holds the lock.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO[str] | None = None
+        self._events: IO[bytes] | None = None
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, manifest: Mapping[str, Any]) -> RunFolder:
+        """Start a new run.
+
+        Args:
+            path: Folder to make; it may exist if it is empty or holds a run that was killed before it began.
+            config: Resolved settings.
+            manifest: What the run depends on; see `build_manifest`.
+
+        Returns:
+            The folder, its lock held.
+
+        Raises:
+            ConfigError: If the folder holds anything else.
+            RunLockedError: If another process is starting a run there.
+        """
+        refuse_used(path)
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        folder._acquire()
+        write_atomic(path / CONFIG, config.to_yaml())
+        write_json(path / MANIFEST, manifest)
+        return folder
+
+    @classmethod
+    def resume(cls, path: Path, config: RunConfig, manifest: Mapping[str, Any]) -> RunFolder:
+        """Go on with a run, or start it if it never began.
+
+        Args:
+            path: Folder of the run.
+            config: Settings it must have been made with; the data's path may differ, its content may not.
+            manifest: What it must have been made from: data, model and package version are compared.
+
+        Returns:
+            The folder, its lock held, events cut back to the checkpoint.
+
+        Raises:
+            ConfigError: If the folder holds something that is not a run.
+            ResumeMismatchError: If settings, data or model differ.
+            RunLockedError: If another process writes to it.
+        """
+        if not has_run(path):
+            return cls.create(path, config, manifest)
+        folder = cls(path)
+        folder._acquire()
+        try:
+            made_with = load_run_config(path)
+            _compare("setting", _flatten(made_with.model_dump()), _flatten(config.model_dump()))
+            before = read_json(path / MANIFEST)
+            _compare("manifest entry", before["identity"], manifest["identity"])
+            for leftover in path.glob(".*.tmp"):
+                leftover.unlink()
+            if (path / EVENTS).exists():
+                os.truncate(path / EVENTS, folder.checkpoint().event_bytes)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def __enter__(self) -> RunFolder:
+        """Keep the lock until the block ends."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        for stream in (self._events, self._lock):
+            if stream:
+                stream.close()
+        self._events = self._lock = None
+
+    def append(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Add events; they count once a checkpoint has been saved after them."""
+        if self._events is None:
+            self._events = (self.path / EVENTS).open("ab")
+        self._events.write("".join(_line(event) for event in events).encode())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Make everything up to here survive a kill.
+
+        Args:
+            checkpoint: Where the run stands; the length of ``events.jsonl`` is filled in.
+        """
+        if self._events is not None:
+            self._events.flush()
+            os.fsync(self._events.fileno())
+        events = self.path / EVENTS
+        length = events.stat().st_size if events.exists() else 0
+        # One line: it is rewritten after every step and read by nobody but `resume`.
+        write_atomic(self.path / CHECKPOINT, _line(asdict(replace(checkpoint, event_bytes=length))))
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest checkpoint, or the start of a run that was killed before its first."""
+        path = self.path / CHECKPOINT
+        return Checkpoint(**read_json(path)) if path.exists() else Checkpoint(batch=0, state=None, rng=None, meter={})
+
+    def batch_labels(self, batch: int) -> Path:
+        """File that keeps the labels of one finished batch until all are done."""
+        return self.path / f"labels-{batch:05d}.jsonl"
+
+    def batch_metrics(self, batch: int) -> Path:
+        """File that keeps the metrics of one finished batch until all are done."""
+        return self.path / f"metrics-{batch:05d}.json"
+
+    def _acquire(self) -> None:
+        stream = (self.path / _LOCK).open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise RunLockedError(
+                f"{self.path} is being written by another process", fix="wait for it, or choose another --output-dir"
+            ) from error
+        self._lock = stream
+
+
+def has_run(path: Path) -> bool:
+    """Whether a run has begun in a folder: the manifest is the last file that starting writes."""
+    return (path / MANIFEST).is_file()
+
+
+def refuse_used(path: Path) -> None:
+    """Refuse an output folder that holds more than the traces of a run killed before it began.
+
+    Raises:
+        ConfigError: If the folder is not empty, or is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
+    if has_run(path):
+        raise ConfigError(f"{path} holds a run", fix="add --resume to go on with it, or choose another --output-dir")
+    if path.is_dir():
+        strange = [e.name for e in path.iterdir() if e.name not in (_LOCK, CONFIG) and not e.name.endswith(".tmp")]
+        if strange:
+            raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Settings of a run.
+
+    Raises:
+        ConfigError: If the folder is not a run.
+    """
+    if not has_run(path):
+        raise ConfigError(f"{path} is not a run folder", fix="give the --output-dir of an earlier 'elicitor label'")
+    return read_config(path / CONFIG)
+
+
+def build_manifest(*, data_fingerprint: str, model_fingerprint: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run depends on; ``identity`` must be equal for a resume.
+
+    Args:
+        data_fingerprint: Hash of the unlabelled data set.
+        model_fingerprint: Hash of weights and numeric settings.
+        model: Further facts about the model, for the reader.
+
+    Returns:
+        JSON values without secrets, host names or times.
+    """
+    return {
+        "identity": {
+            "elicitor": importlib.metadata.version("elicitor"),
+            "data": data_fingerprint,
+            "model": model_fingerprint,
+        },
+        "gold_used": False,
+        "model": dict(model),
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "git": _git_state(),
+    }
+
+
+_REPORTED = ("elicitor", "numpy", "torch", "transformers", "tokenizers", "safetensors", "gguf", "datasets")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that can change a result."""
+    versions = {}
+    for name in _REPORTED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working folder's repository, if it is one: what a researcher needs to find the code again."""
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+
+
+def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ResumeMismatchError(
+                f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
+                fix="give the same again, or start a new run in another --output-dir",
+            )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted settings; the data's path is left out, because its content is compared by fingerprint."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if prefix + name == "data":
+            continue
+        if isinstance(value, Mapping) and prefix + name != "task":
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,109 @@
+"""Searches for coherent labels. Nothing here knows files, torch or gold labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from elicitor.config import RunConfig
+from elicitor.objective import Problem, log_odds, normalize
+from elicitor.search.bootstrap import Bootstrap
+from elicitor.search.events import AnyEvent, Event
+from elicitor.search.icm import Icm
+from elicitor.search.repair import most_confident
+from elicitor.search.state import SearchState, relabelling_event
+
+
+class Search(Protocol):
+    """A search: a start, then steps until the state says it is finished."""
+
+    def start(self, problem: Problem, *, rng: np.random.Generator) -> tuple[SearchState, Event]:
+        """First state, and the event that describes it."""
+        ...
+
+    def step(
+        self, problem: Problem, state: SearchState, *, rng: np.random.Generator
+    ) -> tuple[SearchState, list[AnyEvent]]:
+        """Next state, and what happened."""
+        ...
+
+    def budget(self, problem: Problem) -> int:
+        """Steps at most."""
+        ...
+
+
+def make_search(config: RunConfig, *, batch: int) -> Search:
+    """The search that the settings name."""
+    return Icm(config.icm, batch) if config.search == "icm" else Bootstrap(config.bootstrap, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLabel:
+    """One line of ``labels.jsonl``.
+
+    Attributes:
+        id: Example id.
+        label: Label name.
+        confidence: Probability of the label over the label set, given every other labelled example, in [0, 1].
+        log_odds: Log-odds of the label against all others, in nats.
+        group_id: Group of the example.
+        filled: True if the search ended without a label and it was given by argmax in the final context.
+        batch: Number of the batch it was searched in.
+    """
+
+    id: str
+    label: str
+    confidence: float
+    log_odds: float
+    group_id: str
+    filled: bool
+    batch: int
+
+
+def finish(
+    problem: Problem, state: SearchState, *, batch: int, rng: np.random.Generator
+) -> tuple[SearchState, list[FoundLabel], list[AnyEvent]]:
+    """Label what the search left unlabelled, and read every label's confidence.
+
+    Args:
+        problem: What was labelled.
+        state: Finished state.
+        batch: Number of the batch.
+        rng: Orders the demonstrations.
+
+    Returns:
+        The state with every example labelled, one label an example in the order of the data set, and the event of the
+        filling if there was any.
+    """
+    spent = problem.meter.cost
+    missing = state.assignment.unlabelled
+    events: list[AnyEvent] = []
+    if missing:
+        predicted = normalize(problem.predict(missing, state.assignment, rng=rng) - state.utility.offset)
+        assignment = most_confident(problem.constraints, state.assignment, dict(zip(missing, predicted, strict=True)))
+        full = replace(state, assignment=assignment, utility=problem.utility(assignment, rng=rng))
+        events.append(
+            relabelling_event(problem, state.assignment, full, kind="filled", batch=batch, spent_before=spent)
+        )
+        state = full
+    log_probs = state.utility.calibrated()
+    names = problem.dataset.label_space.labels
+    found = []
+    for position, example in enumerate(problem.dataset.examples):
+        label = state.assignment[position]
+        assert label is not None  # every position was either searched or filled above
+        row = log_probs[position]
+        found.append(
+            FoundLabel(
+                id=example.id,
+                label=names[label],
+                confidence=float(np.exp(row[label])),
+                log_odds=float(log_odds(row)[label]),
+                group_id=example.group_id,
+                filled=position in missing,
+                batch=batch,
+            )
+        )
+    return state, found, events

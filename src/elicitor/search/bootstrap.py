@@ -1,0 +1,95 @@
+"""Bootstrapped few-shot labelling: relabel everything from everything else, again and again (Shrivastava et al. 2026).
+
+A baseline and a start point for the other searches: one round costs one evaluation of U(D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from elicitor.config import BootstrapConfig
+from elicitor.data import Assignment
+from elicitor.objective import Problem, batch_offset, normalize
+from elicitor.search.events import AnyEvent, Event
+from elicitor.search.repair import most_confident
+from elicitor.search.state import SearchState, relabelling_event
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """Rounds of relabelling; `step` is one round.
+
+    Attributes:
+        config: Start and number of rounds.
+        batch: Number of the batch, written into events.
+    """
+
+    config: BootstrapConfig
+    batch: int = 0
+
+    def start(self, problem: Problem, *, rng: np.random.Generator) -> tuple[SearchState, Event]:
+        """Label every example zero-shot or at random, consistent within each group.
+
+        Args:
+            problem: What to label.
+            rng: Source of every draw.
+
+        Returns:
+            The first state and the event that describes it.
+        """
+        spent = problem.meter.cost
+        n = len(problem.dataset)
+        n_labels = len(problem.dataset.label_space)
+        empty = Assignment.empty(n)
+        if self.config.start == "zero_shot":
+            log_probs = problem.predict(range(n), empty, rng=rng)
+            if problem.objective.calibration == "batch":
+                log_probs = normalize(log_probs - batch_offset(log_probs, problem.objective.class_prior))
+        else:
+            # One label far above the rest, by lot: the repair then bends as few of the drawn labels as logic demands.
+            drawn = rng.permutation(np.arange(n) % n_labels)
+            log_probs = normalize(10.0 * np.eye(n_labels)[drawn])
+        assignment = most_confident(problem.constraints, empty, dict(enumerate(log_probs)))
+        state = SearchState(assignment=assignment, utility=problem.utility(assignment, rng=rng))
+        return state, relabelling_event(
+            problem, empty, state, kind="started", batch=self.batch, spent_before=spent
+        )
+
+    def budget(self, problem: Problem) -> int:
+        """Rounds at most."""
+        return self.config.rounds
+
+    def step(
+        self, problem: Problem, state: SearchState, *, rng: np.random.Generator
+    ) -> tuple[SearchState, list[AnyEvent]]:
+        """Give every example the label that all the others predict, then make each group consistent by confidence.
+
+        Args:
+            problem: What to label.
+            state: Where the search stands, not finished.
+            rng: Orders the demonstrations.
+
+        Returns:
+            The next state and what happened.
+        """
+        spent = problem.meter.cost
+        rows = dict(zip(state.utility.positions, state.utility.calibrated(), strict=True))
+        assignment = most_confident(problem.constraints, state.assignment, rows)
+        changed = assignment != state.assignment
+        after = replace(
+            state,
+            assignment=assignment,
+            utility=problem.utility(assignment, rng=rng) if changed else state.utility,
+            iteration=state.iteration + 1,
+            unchanged=0 if changed else state.unchanged + 1,
+        )
+        event = relabelling_event(
+            problem, state.assignment, after, kind="relabelled", batch=self.batch, spent_before=spent
+        )
+        if not changed:
+            after = after.finish("nothing changed for a full pass")
+        elif after.iteration >= self.config.rounds:
+            after = after.finish("round budget spent")
+        return after, [event]

@@ -1,0 +1,115 @@
+"""What a search says as it goes: one frozen record for each thing that happened, written to ``events.jsonl``.
+
+Events are enough to rebuild every assignment the search has held, so label accuracy over iterations is computed
+afterwards, beside gold, and never in here. ``seconds`` is the only field that differs between two runs of one seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What every event carries.
+
+    Attributes:
+        batch: Number of the batch, from 0.
+        iteration: Iteration (or round) of the search, 0 before the first.
+        labels: Changes to the assignment by example id; None takes a label away. Applied only if ``accepted``.
+        accepted: Whether the changes hold from here on.
+        n_labelled: Labelled examples afterwards.
+        utility: U(D) afterwards.
+        predictability: P(D) afterwards, in nats.
+        inconsistency: I(D) afterwards.
+        tokens_computed: Prompt tokens computed for this event.
+        tokens_reused: Prompt tokens reused for this event.
+        seconds: Wall time inside the backend.
+        kind: Which event this is.
+    """
+
+    batch: int
+    iteration: int
+    labels: Mapping[str, str | None]
+    accepted: bool
+    n_labelled: int
+    utility: float
+    predictability: float
+    inconsistency: int
+    tokens_computed: int
+    tokens_reused: int
+    seconds: float
+    kind: Literal["started", "proposed", "relabelled", "filled"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal(Event):
+    """One iteration of `icm`: a label was proposed for one example, its inconsistencies repaired, and judged.
+
+    Attributes:
+        example: Id of the example picked.
+        label_before: Its label before, None if it had none.
+        label_proposed: The label that the others predict for it.
+        utility_proposed: U(D) with the proposal and its repairs; None when the proposal is the label it already had.
+        temperature: Temperature of the acceptance.
+        options_tried: Evaluations of U(D) spent on repairs.
+    """
+
+    example: str
+    label_before: str | None
+    label_proposed: str
+    utility_proposed: float | None
+    temperature: float
+    options_tried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something a user should know while the search goes on.
+
+    Attributes:
+        batch: Number of the batch, from 0.
+        iteration: Iteration at which it was seen.
+        message: What is wrong and what to change.
+        kind: Always ``warned``.
+    """
+
+    batch: int
+    iteration: int
+    message: str
+    kind: Literal["warned"] = "warned"
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+
+AnyEvent = Event | Warned
+
+
+def replay(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
+    """Rebuild the assignment after each event.
+
+    Args:
+        events: Events as JSON values, in the order they were written.
+
+    Yields:
+        Each event that can change labels, with the labels held after it by example id (one dict, updated in place).
+    """
+    held: dict[str, str] = {}
+    for event in events:
+        if event["kind"] == "warned":
+            continue
+        if event["accepted"]:
+            for example_id, label in event["labels"].items():
+                if label is None:
+                    held.pop(example_id, None)
+                else:
+                    held[example_id] = label
+        yield event, held

@@ -1,0 +1,15 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder with the real data sets, which are never part of the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real data not found: {SHARED_DATA}")
+    return SHARED_DATA

@@ -1,0 +1,69 @@
+"""Settings: precedence, typos, bounds, round trip."""
+
+import pytest
+
+from elicitor.config import build_config, read_config, setting_keys
+from elicitor.errors import ConfigError
+
+
+def test_flags_win_over_the_file_and_overrides_over_flags(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("data: a.jsonl\ntask: sentiment\nseed: 1\nobjective: {alpha: 30, calibration: batch}\n")
+    config = build_config(
+        file=file, flags={"seed": 2, "limit": None, "objective.alpha": 40.0}, overrides=["objective.alpha=20"]
+    )
+    assert (config.seed, config.limit) == (2, None)
+    assert (config.objective.alpha, config.objective.calibration) == (20, "batch")
+
+
+def test_resolved_settings_survive_the_round_trip(tmp_path):
+    config = build_config(
+        flags={"data": "ü.jsonl", "task": {"name": "t", "template": "{x}:", "labels": ["a", "b"]}},
+        overrides=["objective.calibration=batch", "objective.class_prior=[0.3, 0.7]", "icm.iterations=5"],
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objective.alhpa=3"], r"unknown setting 'objective.alhpa'; did you mean 'objective.alpha'\?"),
+        (["objective.alpha=0"], r"'objective.alpha' got 0"),
+        (["objective.alpha=.nan"], r"'objective.alpha' got nan"),
+        (["seed"], r"--set got 'seed'; write --set key=value"),
+        (["seed.x=1"], r"'seed' got \{'x': 1\}"),
+        (["objective.class_prior=[0.5,0.5]"], r"class_prior needs calibration: batch"),
+        (["objective={calibration: batch, class_prior: [0.5, 0.4]}"], r"sum to 1"),
+        (["search=annealing"], r"'search' got 'annealing'"),
+        (["seed=[1"], r"not a YAML value"),
+        (["limit=0"], r"'limit' got 0"),
+    ],
+)
+def test_mistakes_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_config(flags={"data": "a.jsonl", "task": "sentiment"}, overrides=overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_setting_is_named():
+    with pytest.raises(ConfigError, match="'data' is missing; give"):
+        build_config(flags={"task": "sentiment"})
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "\x00"])
+def test_broken_files_are_named(tmp_path, content):
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        build_config(file=file)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.yaml does not exist"):
+        build_config(file=tmp_path / "no.yaml")
+
+
+def test_every_setting_is_described():
+    undescribed = [key for key, text in setting_keys().items() if not text]
+    assert undescribed == []
