@@ -26,7 +26,8 @@ class ObjectiveConfig(_Settings):
 
     alpha: float = Field(50.0, gt=0, description="weight of mutual predictability, in inconsistencies per nat")
     score: Literal["log_odds", "log_prob"] = Field(
-        "log_odds", description="term of one example: log-odds of its label (the release) or log-probability (as printed)"
+        "log_odds",
+        description="term of one example: log-odds of its label (the release) or log-probability (as printed)",
     )
     reduce: Literal["mean", "sum"] = Field(
         "mean", description="mean compares sets of different size; sum is the formula as printed and stalls growth"
@@ -82,7 +83,9 @@ class BackendConfig(_Settings):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights and activations")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
-    pack_tokens: int = Field(1024, ge=0, description="subtrees of up to this many tokens run as one forward pass; 0: off")
+    pack_tokens: int = Field(
+        1024, ge=0, description="subtrees of up to this many tokens run as one forward pass; 0: off"
+    )
     trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
 
 
@@ -162,7 +165,9 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"{source}: unknown setting {key!r}", fix=_closest(key)) from error
         if first["type"] == "missing":
-            raise ConfigError(f"{source}: setting {key!r} is missing", fix=f"give --{key} or put it into --config") from error
+            raise ConfigError(
+                f"{source}: setting {key!r} is missing", fix=f"give --{key} or put it into --config"
+            ) from error
         problem = f"{source}: setting {key!r} got {first.get('input')!r}: {first['msg']}"
         raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error
 

@@ -95,7 +95,9 @@ class _Display:
             self._last_line = now
             elapsed = now - self._started
             left = elapsed / max(completed, 1) * (total - completed)
-            line = f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
+            line = (
+                f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
+            )
             self._console.print(line, markup=False, soft_wrap=True)
 
     def condition(self, name: str) -> None:
@@ -184,9 +186,13 @@ def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
     Console(highlight=False, width=max(120, Console().width)).print(table)
     first = result.rows[0]
     seeds = ",".join(map(str, result.seeds))
-    print(f"test: n = {first.raw.n} in {first.raw.groups} groups; seeds {seeds}; calibration of the run: {result.calibration}")
+    print(
+        f"test: n = {first.raw.n} in {first.raw.groups} groups; seeds {seeds}; calibration of the run: {result.calibration}"
+    )
     if result.label_accuracy:
-        print(f"found labels that agree with gold: {result.label_accuracy.estimate}, n = {result.label_accuracy.estimate.n}")
+        print(
+            f"found labels that agree with gold: {result.label_accuracy.estimate}, n = {result.label_accuracy.estimate.n}"
+        )
     for row in result.rows:
         if row.gap_recovered is not None and row.gap_recovered.value is None:
             print("gap recovered is undefined: golden labels are not clearly better than none on this test set")
@@ -233,7 +239,11 @@ def show_environment(*, as_json: bool) -> None:
     except ImportError:
         facts["torch"] = "not installed"
     else:
-        facts["torch"] = {"cuda": torch.version.cuda, "gpus": torch.cuda.device_count(), "threads": torch.get_num_threads()}
+        facts["torch"] = {
+            "cuda": torch.version.cuda,
+            "gpus": torch.cuda.device_count(),
+            "threads": torch.get_num_threads(),
+        }
     if as_json:
         print_json(facts)
         return

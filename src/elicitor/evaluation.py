@@ -15,7 +15,7 @@ import numpy as np
 
 from elicitor.backends.base import Backend, Cost, Progress, TokenIds
 from elicitor.baselines import CONDITIONS, Condition, check_conditions, demonstration_labels
-from elicitor.data import Dataset, GoldLabels, load_dataset, load_gold
+from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
 from elicitor.errors import ConfigError, ContextOverflowError, DataError
 from elicitor.labelling import Run, load_run
 from elicitor.metrics import Correct, Estimate, accuracy, gap_recovered
@@ -87,7 +87,9 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
-        head = "| condition | shots | label accuracy | accuracy (raw) | accuracy (calibrated) | gap recovered | tokens |"
+        head = (
+            "| condition | shots | label accuracy | accuracy (raw) | accuracy (calibrated) | gap recovered | tokens |"
+        )
         lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
         lines += ["| " + " | ".join(row_cells(row)) + " |" for row in self.rows]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
@@ -266,7 +268,7 @@ def _train_gold(source: str, task: Task, *, limit: int | None, needed: bool) -> 
     try:
         return load_gold(source, task, limit=limit)
     except DataError as error:
-        if not needed and error.missing_column:
+        if not needed and isinstance(error, MissingColumnError):
             return None
         raise
 

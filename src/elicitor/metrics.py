@@ -45,9 +45,7 @@ class Estimate:
         return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
 
 
-def accuracy(
-    correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000
-) -> Estimate:
+def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
     """Share of correct answers, averaged over seeds, with a bootstrap interval clustered on groups.
 
     Args:
@@ -120,7 +118,9 @@ def gap_recovered(
 
 def _group_index(correct: Correct, groups: Sequence[str]) -> NDArray[np.int64]:
     if correct.ndim != 2 or correct.size == 0 or correct.shape[1] != len(groups):
-        raise ValueError(f"got correct of shape {correct.shape} and {len(groups)} groups; need (seeds, items), not empty")
+        raise ValueError(
+            f"got correct of shape {correct.shape} and {len(groups)} groups; need (seeds, items), not empty"
+        )
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 

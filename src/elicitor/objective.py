@@ -7,7 +7,7 @@ backend together and evaluates them. Gold labels have no way in: no type here ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ def normalize(log_probs: Array) -> Array:
     Returns:
         Same shape; the exponentials of the last axis sum to 1.
     """
-    return log_probs - np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
+    total = np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
+    return np.asarray(log_probs - total)
 
 
 def batch_offset(log_probs: Array, class_prior: Sequence[float] | None = None) -> Array:
@@ -121,7 +122,7 @@ class Meter:
         evaluations: Evaluations of U(D).
     """
 
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
     in_order_tokens: int = 0
     evaluations: int = 0
 

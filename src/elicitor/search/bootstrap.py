@@ -53,9 +53,7 @@ class Bootstrap:
             log_probs = normalize(10.0 * np.eye(n_labels)[drawn])
         assignment = most_confident(problem.constraints, empty, dict(enumerate(log_probs)))
         state = SearchState(assignment=assignment, utility=problem.utility(assignment, rng=rng))
-        return state, relabelling_event(
-            problem, empty, state, kind="started", batch=self.batch, spent_before=spent
-        )
+        return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)
 
     def budget(self, problem: Problem) -> int:
         """Rounds at most."""

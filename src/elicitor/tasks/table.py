@@ -1,0 +1,234 @@
+"""Tasks: what is asked of each example, declared in Python or in a YAML file of a dozen lines.
+
+The template's fields are filled by plain substitution: a field's text is data and is never read as a template again.
+"""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from elicitor.data import Example, LabelSpace
+from elicitor.errors import TaskError
+
+ConstraintKind = Literal["at_most_one", "equivalent", "exactly_one", "asymmetric", "negation"]
+CONSTRAINT_KINDS: tuple[str, ...] = get_args(ConstraintKind)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of each example.
+
+    Attributes:
+        name: Name of the task.
+        template: Prompt with named ``{fields}``; it must not end in white space, which the verbalizer begins with.
+        label_space: Labels and their verbalizers.
+        separator: Text after each demonstration's label.
+        preamble: Text before everything.
+        id_column: Column with the example's id; where a file has no such column, ids are ``row-1``, ``row-2``, ...
+        group_column: Column that says which examples logic binds together.
+        group_field: Field that does so where the group column is absent.
+        gold_column: Column with the true label, read by evaluation alone.
+        gold_values: Label name by raw gold value, where they differ.
+        constraint: What logic says about a group; see `elicitor.consistency`.
+        key_columns: Columns whose text the constraint compares.
+        key_normalizer: ``exact``, or ``text`` to ignore case, punctuation and spacing.
+    """
+
+    name: str
+    template: str
+    label_space: LabelSpace
+    separator: str = "\n\n"
+    preamble: str = ""
+    id_column: str = "id"
+    group_column: str | None = None
+    group_field: str | None = None
+    gold_column: str = "label"
+    gold_values: Mapping[str, str] = field(default_factory=dict)
+    constraint: tuple[ConstraintKind, ...] = ()
+    key_columns: tuple[str, ...] = ()
+    key_normalizer: Literal["exact", "text"] = "text"
+
+    def __post_init__(self) -> None:
+        """Refuse declarations that contradict themselves or would let gold leak."""
+        if self.template != self.template.rstrip():
+            raise TaskError(
+                f"task {self.name!r}: the template ends in white space",
+                fix="move it to the start of the verbalizers, so that a query tokenises like a demonstration",
+            )
+        if not self.fields:
+            raise TaskError(f"task {self.name!r}: the template names no field", fix="write a column as {column} in it")
+        if self.gold_column in (*self.fields, self.group_column, *self.key_columns):
+            raise TaskError(
+                f"task {self.name!r}: the gold column {self.gold_column!r} is used as a field, group or key",
+                fix="labels must not be derived from gold; name another gold column or remove it there",
+            )
+        unknown = set(self.gold_values.values()) - set(self.label_space.labels)
+        if unknown:
+            raise TaskError(
+                f"task {self.name!r}: gold_values names {sorted(unknown)[0]!r}, which is not a label",
+                fix=f"use {', '.join(self.label_space.labels)}",
+            )
+        if {"asymmetric", "negation"} & set(self.constraint) and self.label_space.kind != "binary":
+            raise TaskError(
+                f"task {self.name!r}: constraint {self.constraint[0]!r} needs exactly two labels",
+                fix="use equivalent, at_most_one or exactly_one",
+            )
+        if self.constraint and (self.group_column is None or not self.key_columns):
+            raise TaskError(
+                f"task {self.name!r}: a constraint needs a group column and a key column",
+                fix="add 'group: COLUMN' and 'key: COLUMN'",
+            )
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that the template names, each once.
+
+        Raises:
+            TaskError: If the template is not plain text with ``{name}`` fields.
+        """
+        return tuple(dict.fromkeys(name for _, name in self._parts if name is not None))
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[str, str | None], ...]:
+        try:
+            parts = list(string.Formatter().parse(self.template))
+        except ValueError as error:
+            raise TaskError(
+                f"task {self.name!r}: template: {error}", fix="write fields as {name} and a real brace twice"
+            ) from error
+        for _, name, spec, conversion in parts:
+            if name is not None and (spec or conversion or not name or not name.replace("_", "a").isalnum()):
+                raise TaskError(
+                    f"task {self.name!r}: the template has the field {{{name}}} with more than a plain name",
+                    fix="name the column alone, with letters, digits and underscores",
+                )
+        return tuple((text, name) for text, name, _, _ in parts)
+
+    def render(self, example: Example) -> str:
+        """The prompt of an example, up to where its label begins."""
+        return "".join(text + (example.fields[name] if name else "") for text, name in self._parts)
+
+    def default_group(self, fields: Mapping[str, str]) -> str | None:
+        """Group of an example whose file has no group column."""
+        return fields[self.group_field] if self.group_field else None
+
+    def constraint_key(self, values: Mapping[str, str | None]) -> str | None:
+        """What the constraint compares; None if there is no constraint or a column is empty."""
+        texts = [values[name] for name in self.key_columns]
+        if not self.constraint or any(text is None for text in texts):
+            return None
+        joined = "\x1f".join(text for text in texts if text is not None)
+        return normalize_text(joined) if self.key_normalizer == "text" else joined
+
+    def gold_label(self, value: Any) -> int | None:
+        """Label index of a raw gold value, or None if it is outside the set.
+
+        `gold_values` decides where it is given; otherwise a label's name or verbalizer in any case, or, for two labels,
+        1/0 and true/false with 1 for the positive one.
+        """
+        raw = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+        names = self.label_space.labels
+        if self.gold_values:
+            name = self.gold_values.get(raw)
+            return None if name is None else names.index(name)
+        folded = str(raw).casefold()
+        for candidates in (names, self.label_space.verbalizers):
+            for index, text in enumerate(candidates):
+                if folded == text.strip().casefold():
+                    return index
+        if self.label_space.kind == "binary" and folded in ("0", "1", "true", "false"):
+            positive = self.label_space.positive
+            return positive if folded in ("1", "true") else 1 - positive
+        return None
+
+    def with_gold_column(self, column: str) -> Task:
+        """The same task with gold in another column."""
+        return replace(self, gold_column=column)
+
+
+def normalize_text(text: str) -> str:
+    """Fold case and drop punctuation and extra spacing, so that two spellings of one claim are equal."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    kept = "".join(c if c.isalnum() or c == "\x1f" else "" if c in "'\u2019`" else " " for c in folded)
+    return " ".join(kept.split())
+
+
+class _Declaration(BaseModel):
+    """Schema of a task file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "table"
+    template: str
+    labels: list[str | bool | int] | dict[str | bool | int, str]
+    positive: str | bool | int | None = None
+    separator: str = "\n\n"
+    preamble: str = ""
+    id: str = "id"
+    group: str | None = None
+    gold: str = "label"
+    gold_values: dict[str | bool | int | float, str | bool | int] = {}
+    constraint: str | list[str] = "none"
+    key: str | list[str] = []
+    normalize: Literal["exact", "text"] = "text"
+
+
+def declare(values: Mapping[str, Any], *, source: str) -> Task:
+    """Make a task from a declaration.
+
+    Args:
+        values: Content of a task file; docs/tasks.md lists the keys.
+        source: Where it comes from, for errors.
+
+    Returns:
+        The task.
+
+    Raises:
+        TaskError: If a key is unknown, missing or wrong.
+    """
+    try:
+        declared = _Declaration.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        allowed = ", ".join(_Declaration.model_fields)
+        if first["type"] == "extra_forbidden":
+            raise TaskError(f"{source}: unknown key {key!r}", fix=f"allowed keys are {allowed}") from error
+        if first["type"] == "missing":
+            raise TaskError(f"{source}: key {key!r} is missing", fix="add it; docs/tasks.md has an example") from error
+        raise TaskError(f"{source}: key {key!r}: {first['msg']}", fix="docs/tasks.md has an example") from error
+    if isinstance(declared.labels, dict):
+        names = [str(name) for name in declared.labels]
+        verbalizers = list(declared.labels.values())
+    else:
+        names = [str(name) for name in declared.labels]
+        verbalizers = [f" {name}" for name in names]
+    positive = names[-1:] if declared.positive is None else [str(declared.positive)]
+    if names and positive[0] not in names:
+        raise TaskError(f"{source}: positive {positive[0]!r} is not a label", fix=f"use one of {', '.join(names)}")
+    kinds = [declared.constraint] if isinstance(declared.constraint, str) else declared.constraint
+    kinds = [kind for kind in kinds if kind != "none"]
+    wrong = [kind for kind in kinds if kind not in CONSTRAINT_KINDS]
+    if wrong:
+        raise TaskError(f"{source}: unknown constraint {wrong[0]!r}", fix=f"use none, {', '.join(CONSTRAINT_KINDS)}")
+    return Task(
+        name=declared.name,
+        template=declared.template.rstrip("\n"),
+        label_space=LabelSpace(tuple(names), tuple(verbalizers), names.index(positive[0]) if names else 0),
+        separator=declared.separator,
+        preamble=declared.preamble,
+        id_column=declared.id,
+        group_column=declared.group,
+        gold_column=declared.gold,
+        gold_values={str(raw): str(name) for raw, name in declared.gold_values.items()},
+        constraint=tuple(kind for kind in CONSTRAINT_KINDS if kind in kinds),  # type: ignore[misc]
+        key_columns=(declared.key,) if isinstance(declared.key, str) else tuple(declared.key),
+        key_normalizer=declared.normalize,
+    )
