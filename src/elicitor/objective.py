@@ -33,7 +33,7 @@ def normalize(log_probs: Array) -> Array:
         Same shape; the exponentials of the last axis sum to 1.
     """
     total = np.logaddexp.reduce(log_probs, axis=-1, keepdims=True)
-    return np.asarray(log_probs - total)
+    return np.asarray(log_probs - total, dtype=np.float64)
 
 
 def batch_offset(log_probs: Array, class_prior: Sequence[float] | None = None) -> Array:
@@ -65,7 +65,7 @@ def log_odds(log_probs: Array) -> Array:
     others = np.stack(
         [np.logaddexp.reduce(np.delete(log_probs, y, axis=-1), axis=-1) for y in range(log_probs.shape[-1])], axis=-1
     )
-    return log_probs - others
+    return np.asarray(log_probs - others, dtype=np.float64)
 
 
 def predictability(log_probs: Array, labels: Sequence[int], config: ObjectiveConfig) -> float:

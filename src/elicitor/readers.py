@@ -10,6 +10,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,10 +72,13 @@ def _rows(source: str) -> Iterator[Row]:
     raise DataError(f"{path} has an unknown format", fix=f"use one of {FORMATS}")
 
 
+def _open_bytes(path: Path) -> IO[bytes]:
+    return gzip.GzipFile(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file, with their line ends."""
-    opened: IO[bytes] = gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[assignment]
-    with opened as stream:
+    with _open_bytes(path) as stream:
         try:
             for number, raw in enumerate(stream, start=1):
                 try:
@@ -97,7 +101,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             continue
         location = f"{path} line {number}"
         try:
-            values = json.loads(line, object_pairs_hook=lambda pairs: _without_repeats(pairs, location))
+            values = json.loads(line, object_pairs_hook=partial(_without_repeats, location))
         except json.JSONDecodeError as error:
             fix = "write one JSON object a line (JSON Lines), not one array over many lines"
             raise DataError(f"{location} column {error.colno} is not JSON: {error.msg}", fix=fix) from error
@@ -110,7 +114,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield Row(location, values)
 
 
-def _without_repeats(pairs: list[tuple[str, Any]], location: str) -> dict[str, Any]:
+def _without_repeats(location: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
