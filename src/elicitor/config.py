@@ -86,6 +86,9 @@ class BackendConfig(_Settings):
     pack_tokens: int = Field(
         1024, ge=0, description="subtrees of up to this many tokens run as one forward pass; 0: off"
     )
+    cache_gb: float = Field(
+        4.0, ge=0, description="memory for keys and values that later evaluations reuse, in gigabytes; 0: off"
+    )
     trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
 
 

@@ -34,6 +34,7 @@ def load_backend(
     dtype: str = "auto",
     device: str = "auto",
     pack_tokens: int = 1024,
+    cache_gb: float = 4.0,
     trust_remote_code: bool = False,
 ) -> Backend:
     """Load a model by name.
@@ -43,6 +44,7 @@ def load_backend(
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         pack_tokens: Subtrees of up to this many tokens run as one forward pass.
+        cache_gb: Gigabytes of keys and values kept from call to call.
         trust_remote_code: Run Python code that a model repository carries.
 
     Returns:
@@ -81,6 +83,7 @@ def load_backend(
         dtype=precision,
         device=device,
         pack_tokens=pack_tokens,
+        cache_gb=cache_gb,
         trust_remote_code=trust_remote_code,
     )
 

@@ -17,7 +17,7 @@ from elicitor.backends.trie import token_cost
 from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, Dataset
-from elicitor.plan import Context, in_order, make_plan
+from elicitor.plan import Context, TreeOrder, in_order, make_plan, tree_order
 from elicitor.prompts import PromptEncoder
 
 Array = NDArray[np.float64]
@@ -98,6 +98,8 @@ class Utility:
         log_probs: Shape (positions, labels): distribution over the labels of each labelled example given all the other
             labelled ones, normalised, before calibration.
         offset: Shape (labels,): what calibration subtracts, zeros without calibration.
+        labels: Label of each position.
+        order: How the demonstrations were ordered, under plan ``tree``.
     """
 
     total: float
@@ -106,6 +108,8 @@ class Utility:
     positions: tuple[int, ...]
     log_probs: Array
     offset: Array
+    labels: tuple[int, ...]
+    order: TreeOrder | None = None
 
     def calibrated(self) -> Array:
         """Shape (positions, labels): `log_probs` after calibration, normalised."""
@@ -151,12 +155,15 @@ class Problem:
     meter: Meter
     on_progress: Progress | None = None
 
-    def utility(self, assignment: Assignment, *, rng: np.random.Generator) -> Utility:
+    def utility(self, assignment: Assignment, *, rng: np.random.Generator, after: Utility | None = None) -> Utility:
         """Evaluate U(D) with every labelled example predicted from all the others.
 
         Args:
             assignment: Labels so far; examples without one are left out.
             rng: Orders the demonstrations.
+            after: An evaluation that this one follows. Where only labels were added to it, plan ``tree`` keeps its order
+                and appends them, so that all that was computed for it is reused and the two utilities differ by the
+                new labels, not by a new order.
 
         Returns:
             The utility with both of its terms and the conditional label distributions.
@@ -166,24 +173,24 @@ class Problem:
             BackendError: If the model fails.
         """
         labelled = assignment.labelled
-        n_labels = len(self.dataset.label_space)
-        log_probs = np.zeros((len(labelled), n_labels))
+        labels = tuple(y for i in labelled if (y := assignment[i]) is not None)
+        log_probs = np.zeros((len(labelled), len(self.dataset.label_space)))
+        order = None
         if labelled:
-            contexts = make_plan(
-                self.plan.kind,
-                labelled,
-                rng,
-                n_folds=self.plan.folds,
-                max_demonstrations=self.plan.max_demonstrations,
-            )
-            prompts = [self.encoder.prompt(context, assignment) for context in contexts]
+            if self.plan.kind == "tree":
+                order = self._grown_order(assignment, after) or tree_order(labelled, rng)
+                prompts = self._prompts(order.contexts(), assignment)
+                targets = [context.target for context in order.contexts()]
+            else:
+                options = {"n_folds": self.plan.folds, "max_demonstrations": self.plan.max_demonstrations}
+                contexts = make_plan(self.plan.kind, labelled, rng, **options)
+                prompts, targets = self._prompts(contexts, assignment), [context.target for context in contexts]
             row = {position: k for k, position in enumerate(labelled)}
-            order = [row[context.target] for context in contexts]
-            log_probs[order] = normalize(self._score(prompts))
+            keep = order is not None and self._can_be_kept(prompts)
+            log_probs[[row[target] for target in targets]] = normalize(self._score(prompts, keep=keep))
             self.meter.in_order_tokens += self._in_order_tokens(prompts, assignment)
         self.meter.evaluations += 1
         offset = self._offset(log_probs)
-        labels = [y for i in labelled if (y := assignment[i]) is not None]
         predictable = predictability(normalize(log_probs - offset), labels, self.objective)
         violated = self.constraints.count(assignment)
         return Utility(
@@ -193,15 +200,25 @@ class Problem:
             positions=labelled,
             log_probs=log_probs,
             offset=offset,
+            labels=labels,
+            order=order,
         )
 
-    def predict(self, targets: Sequence[int], assignment: Assignment, *, rng: np.random.Generator) -> Array:
+    def predict(
+        self,
+        targets: Sequence[int],
+        assignment: Assignment,
+        *,
+        rng: np.random.Generator,
+        after: Utility | None = None,
+    ) -> Array:
         """Label distribution of unlabelled examples given every labelled one.
 
         Args:
             targets: Positions without a label.
             assignment: Labels so far.
             rng: Orders (and under plan ``sampled`` draws) the demonstrations; all targets share them.
+            after: The evaluation of ``assignment``, whose order is then reused under plan ``tree``.
 
         Returns:
             Shape (targets, labels), normalised over the labels, before calibration.
@@ -210,14 +227,40 @@ class Problem:
             ContextOverflowError: If the demonstrations do not fit the model's window.
             BackendError: If the model fails.
         """
-        demonstrations = rng.permutation(np.asarray(assignment.labelled, dtype=np.int64)).tolist()
+        order = self._grown_order(assignment, after)
+        if order is not None:
+            demonstrations = list(order.spine)
+        else:
+            demonstrations = rng.permutation(np.asarray(assignment.labelled, dtype=np.int64)).tolist()
         if self.plan.kind == "sampled":
             demonstrations = demonstrations[: self.plan.max_demonstrations]
-        contexts = [Context(target, tuple(demonstrations)) for target in targets]
-        prompts = [self.encoder.prompt(context, assignment) for context in contexts]
-        log_probs = normalize(self._score(prompts))
+        prompts = self._prompts([Context(target, tuple(demonstrations)) for target in targets], assignment)
+        log_probs = normalize(self._score(prompts, keep=order is not None))
         self.meter.in_order_tokens += token_cost(prompts).tokens_computed
         return log_probs
+
+    def _grown_order(self, assignment: Assignment, after: Utility | None) -> TreeOrder | None:
+        """The order of ``after`` with what was added since; None where a fresh one is needed or cheaper.
+
+        It depends on the search's state alone, never on what a backend happens to hold, so that a resumed run decides alike.
+        """
+        if after is None or after.order is None:
+            return None
+        if any(assignment[i] != y for i, y in zip(after.positions, after.labels, strict=True)):
+            return None
+        known = set(after.positions)
+        added = tuple(i for i in assignment.labelled if i not in known)
+        order = TreeOrder(after.order.base, after.order.tail + added)
+        if len(order.tail) > len(order.base):
+            return None
+        # What stands last in every context weighs most, so the tail is bounded; so is the memory that it takes.
+        return order if self._can_be_kept(self._prompts(order.contexts(), assignment)) else None
+
+    def _can_be_kept(self, prompts: Sequence[Prompt]) -> bool:
+        return token_cost(prompts).tokens_computed <= self.backend.reusable_tokens
+
+    def _prompts(self, contexts: Sequence[Context], assignment: Assignment) -> list[Prompt]:
+        return [self.encoder.prompt(context, assignment) for context in contexts]
 
     def _offset(self, log_probs: Array) -> Array:
         if self.objective.calibration == "none" or len(log_probs) == 0:
@@ -227,10 +270,10 @@ class Problem:
     def _in_order_tokens(self, prompts: Sequence[Prompt], assignment: Assignment) -> int:
         """Tokens of the released code's plan for the same assignment, so that savings are measured, not claimed."""
         if self.plan.kind != "in_order":
-            prompts = [self.encoder.prompt(context, assignment) for context in in_order(assignment.labelled)]
+            prompts = self._prompts(in_order(assignment.labelled), assignment)
         return token_cost(prompts).tokens_computed
 
-    def _score(self, prompts: Sequence[Prompt]) -> Array:
-        scores = self.backend.score(prompts, on_progress=self.on_progress)
+    def _score(self, prompts: Sequence[Prompt], *, keep: bool) -> Array:
+        scores = self.backend.score(prompts, keep=keep, on_progress=self.on_progress)
         self.meter.cost += scores.cost
         return scores.log_probs

@@ -32,34 +32,60 @@ class Context:
     demonstrations: tuple[int, ...]
 
 
-def tree(ids: Sequence[int], rng: np.random.Generator) -> list[Context]:
-    """Leave-one-out contexts by divide and conquer: every query sees exactly the others.
+@dataclass(frozen=True, slots=True)
+class TreeOrder:
+    """An order of the labelled examples that fixes all leave-one-out contexts, and can grow without changing them.
 
-    ``visit(prefix, S)`` appends one half of S to the prefix and visits the other half, and the other way round, until
-    one example is left. Encoding each shared prefix once costs ``n * log2(n)`` demonstrations and ``n`` queries when n
-    is a power of two, against ``n * (n - 1)`` without sharing.
+    `contexts` divides and conquers the ``base``: ``visit(prefix, S)`` appends one half of S to the prefix and visits the
+    other half, and the other way round, until one example is left. Encoding each shared prefix once costs
+    ``n * log2(n)`` demonstrations and ``n`` queries when n is a power of two, against ``n * (n - 1)`` without sharing.
+    The ``tail`` stands at the end of every context. So an example that joins the tail lengthens contexts that a backend
+    may still hold instead of making new ones: ``n`` demonstrations and ``n`` queries.
+
+    Attributes:
+        base: Positions that are split into halves.
+        tail: Positions that joined later, in the order in which they did.
+    """
+
+    base: tuple[int, ...]
+    tail: tuple[int, ...] = ()
+
+    @property
+    def spine(self) -> tuple[int, ...]:
+        """All positions, in the order that shares most with the last contexts: what stands before a new example."""
+        return self.base + self.tail
+
+    def contexts(self) -> list[Context]:
+        """One context for each position, in depth-first order; every query sees exactly the others."""
+        contexts: list[Context] = []
+
+        def visit(prefix: tuple[int, ...], rest: tuple[int, ...]) -> None:
+            if len(rest) == 1:
+                contexts.append(Context(rest[0], prefix + self.tail))
+                return
+            half = len(rest) // 2
+            first, second = rest[:half], rest[half:]
+            visit(prefix + second, first)
+            visit(prefix + first, second)
+
+        if self.base:
+            visit((), self.base)
+        for k, target in enumerate(self.tail):
+            contexts.append(Context(target, self.base + self.tail[:k] + self.tail[k + 1 :]))
+        return contexts
+
+
+def tree_order(ids: Sequence[int], rng: np.random.Generator) -> TreeOrder:
+    """A fresh order of the examples: shuffled, so that order bias averages out over evaluations.
 
     Args:
         ids: Positions of the labelled examples, each once.
-        rng: Shuffles the examples before the first split, so that order bias averages out over evaluations.
+        rng: Shuffles them.
 
     Returns:
-        One context for each example, in depth-first order.
+        An order without a tail.
     """
-    contexts: list[Context] = []
-
-    def visit(prefix: tuple[int, ...], rest: tuple[int, ...]) -> None:
-        if len(rest) == 1:
-            contexts.append(Context(rest[0], prefix))
-            return
-        half = len(rest) // 2
-        first, second = rest[:half], rest[half:]
-        visit(prefix + second, first)
-        visit(prefix + first, second)
-
-    if ids:
-        visit((), _shuffled(ids, rng))
-    return contexts
+    return TreeOrder(_shuffled(ids, rng))
 
 
 def in_order(ids: Sequence[int]) -> list[Context]:
@@ -144,7 +170,7 @@ def make_plan(
     """
     match kind:
         case "tree":
-            return tree(ids, rng)
+            return tree_order(ids, rng).contexts()
         case "in_order":
             return in_order(ids)
         case "folds":

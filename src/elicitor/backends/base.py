@@ -121,11 +121,18 @@ class Backend(Protocol):
         """The model's tokenizer."""
         ...
 
-    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+    @property
+    def reusable_tokens(self) -> int:
+        """Prompt tokens whose computation can be kept for later calls, 0 if none."""
+        ...
+
+    def score(self, prompts: Sequence[Prompt], *, keep: bool = False, on_progress: Progress | None = None) -> Scores:
         """Score every prompt, computing each shared prefix once.
 
         Args:
             prompts: Queries; their order is free, but prompts that share prefixes are cheapest next to each other.
+            keep: Reuse what earlier calls with ``keep`` computed, and keep what this one does, as far as
+                `reusable_tokens` allow. Worth its memory where later prompts will begin with these.
             on_progress: Called after each forward pass with the tokens it computed.
 
         Returns:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
-from elicitor.backends.base import Cost, Progress, Prompt, Scores, TokenIds
-from elicitor.backends.trie import token_cost
+from elicitor.backends.base import Progress, Prompt, Scores, TokenIds
+from elicitor.backends.prefix_cache import PrefixCache
+from elicitor.backends.trie import cost, schedule
 from elicitor.errors import ConfigError, ContextOverflowError
 
 Concept = Callable[[str, int], int]
@@ -58,6 +59,7 @@ class FakeBackend:
         shrink: Number of demonstrations at which half the gain is reached.
         context: Window in tokens (bytes).
         delay: Seconds each call takes, for tests that kill a run.
+        reusable: Tokens kept from call to call.
         concept: True label of a body.
     """
 
@@ -68,7 +70,12 @@ class FakeBackend:
     shrink: float = 4.0
     context: int = 1_000_000
     delay: float = 0.0
+    reusable: int = 10_000_000
     concept: Concept = concept_label
+    _cache: PrefixCache = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_cache", PrefixCache(self.reusable))
 
     @property
     def name(self) -> str:
@@ -79,7 +86,7 @@ class FakeBackend:
     def fingerprint(self) -> str:
         """The world's settings."""
         concept = getattr(self.concept, "__name__", "concept")
-        return f"fake:{self.gain}:{self.prior}:{self.bias}:{self.noise}:{self.shrink}:{concept}"
+        return f"fake:{self.gain}:{self.prior}:{self.bias}:{self.noise}:{self.shrink}:{self.reusable}:{concept}"
 
     @property
     def max_context_tokens(self) -> int:
@@ -91,7 +98,12 @@ class FakeBackend:
         """Bytes."""
         return ByteTokenizer()
 
-    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+    @property
+    def reusable_tokens(self) -> int:
+        """Tokens kept from call to call; there is nothing to compute, but costs are counted as a model's would be."""
+        return self.reusable
+
+    def score(self, prompts: Sequence[Prompt], *, keep: bool = False, on_progress: Progress | None = None) -> Scores:
         """Score prompts; see `elicitor.backends.base.Backend.score`."""
         started = time.perf_counter()
         time.sleep(self.delay)
@@ -101,15 +113,22 @@ class FakeBackend:
                     f"a prompt of {len(prompt)} tokens does not fit the {self.context} of the fake world",
                     fix="use a smaller batch_size",
                 )
-        counted = token_cost(prompts)
+        cache = self._cache if keep else None
+        known = cache.begin(prompts) if cache else [None] * len(prompts)
+        todo = [prompt for prompt, answer in zip(prompts, known, strict=True) if answer is None]
+        passes = schedule(todo, pack_tokens=0, cache=cache)
         log_probs = np.asarray([self._log_probs(prompt) for prompt in prompts], dtype=np.float64)
-        if on_progress:
-            on_progress(counted.tokens_computed)
+        for item in passes:
+            for entry, _ in item.fills:
+                if cache and cache.has_room(entry):
+                    cache.hold(entry, True)
+            if on_progress:
+                on_progress(len(item.tokens))
+        if cache:
+            for prompt, row in zip(prompts, log_probs, strict=True):
+                cache.remember(prompt, row)
         seconds = time.perf_counter() - started
-        return Scores(
-            log_probs.reshape(len(prompts), -1),
-            Cost(len(prompts), counted.tokens_computed, counted.tokens_reused, seconds),
-        )
+        return Scores(log_probs.reshape(len(prompts), -1), replace(cost(prompts, passes), seconds=seconds))
 
     def _log_probs(self, prompt: Prompt) -> np.ndarray:
         n_labels = len(prompt.candidates)
@@ -152,6 +171,7 @@ def from_options(text: str) -> FakeBackend:
         "shrink": float,
         "context": int,
         "delay": float,
+        "reusable": int,
     }
     options = {}
     for part in filter(None, text.split(",")):

@@ -1,8 +1,9 @@
 """Backend for transformers models: executes the passes of `elicitor.backends.trie` on one growing key-value cache.
 
 Attention layers keep all their keys and values, sliding windows included (the window is enforced by the mask), so that
-the cache can be cropped to any earlier length without losing anything. Models whose state cannot be cropped (recurrent or
-convolutional layers) take a slower path that keeps a copy of the state at each branch point.
+the cache can be cropped to any earlier length without losing anything, and the keys and values of one segment can be kept
+and put back behind the same prefix in a later call. Models whose state cannot be cropped (recurrent or convolutional
+layers) take a slower path that keeps a copy of the state at each branch point and nothing between calls.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from elicitor.backends.base import Cost, Progress, Prompt, Scores, TokenIds
-from elicitor.backends.trie import Pass, schedule, token_cost
+from elicitor.backends.base import Progress, Prompt, Scores, TokenIds
+from elicitor.backends.prefix_cache import PrefixCache
+from elicitor.backends.trie import Pass, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
 
 CHUNK_TOKENS = 2048
@@ -65,9 +68,19 @@ class HfBackend:
         name: Name the user knows it by.
         weights: Identifies the weights, for `fingerprint`.
         pack_tokens: Neighbouring subtrees of up to this many tokens run in one pass with a tree mask; 0 turns it off.
+        cache_gb: Gigabytes of keys and values kept from call to call; 0 turns it off.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, name: str, weights: str, pack_tokens: int = 1024) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        weights: str,
+        pack_tokens: int = 1024,
+        cache_gb: float = 4.0,
+    ) -> None:
         self._model = model
         self._tokenizer = HfTokenizer(tokenizer)
         self._name = name
@@ -78,7 +91,9 @@ class HfBackend:
         if pack_tokens:
             self.packing = _packing_obstacle(self) or "on"
             self._pack_tokens = pack_tokens if self.packing == "on" else 0
-        settings = f"{weights}|{model.dtype}|{model.device.type}|{self._pack_tokens}"
+        kept = int(cache_gb * 1e9 / _bytes_per_token(self)) if cache_gb and self.croppable else 0
+        self._prefix_cache = PrefixCache(kept)
+        settings = f"{weights}|{model.dtype}|{model.device.type}|{self._pack_tokens}|{kept}"
         self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
 
     @property
@@ -88,7 +103,7 @@ class HfBackend:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, dtype, device type and packing."""
+        """Hash of weights, dtype, device type, packing and reuse."""
         return self._fingerprint
 
     @property
@@ -106,6 +121,11 @@ class HfBackend:
             f"the configuration of {self._name} names no context length", fix="add max_position_embeddings"
         )
 
+    @property
+    def reusable_tokens(self) -> int:
+        """Tokens whose keys and values fit the memory set aside for them."""
+        return self._prefix_cache.max_tokens
+
     def describe(self) -> dict[str, str]:
         """Facts about how this model is run."""
         return {
@@ -114,35 +134,43 @@ class HfBackend:
             "device": str(self._model.device),
             "state": "cropped" if self.croppable else "copied at branch points",
             "packing": self.packing,
+            "kept between calls": f"{self.reusable_tokens:,} tokens",
         }
 
-    def score(self, prompts: Sequence[Prompt], *, on_progress: Progress | None = None) -> Scores:
+    def score(self, prompts: Sequence[Prompt], *, keep: bool = False, on_progress: Progress | None = None) -> Scores:
         """Score every prompt, computing each shared prefix once; see `elicitor.backends.base.Backend.score`."""
         started = time.perf_counter()
-        self._check_lengths(prompts)
+        self._check(prompts)
+        cache = self._prefix_cache if keep and self.reusable_tokens else None
+        known = cache.begin(prompts) if cache else [None] * len(prompts)
+        todo = [index for index, answer in enumerate(known) if answer is None]
+        passes = schedule([prompts[i] for i in todo], pack_tokens=self._pack_tokens, cache=cache)
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
-        if any(len(prompt.candidates) != log_probs.shape[1] for prompt in prompts):
-            raise BackendError(
-                "prompts of one call have different numbers of candidates", fix="score them in two calls"
-            )
-        counted = token_cost(prompts)
         with torch.inference_mode():
             run = _CroppedRun(self) if self.croppable else _CopiedRun(self)
-            for item in schedule(prompts, pack_tokens=self._pack_tokens):
+            for item in passes:
                 rows = run.forward(item)
                 if item.reads:
                     values = rows[_read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
-                    cells = [read.prompt for read in item.reads], [read.candidate for read in item.reads]
+                    cells = [todo[read.prompt] for read in item.reads], [read.candidate for read in item.reads]
                     np.add.at(log_probs, cells, values)
-                if on_progress:
+                for entry, first in item.fills:
+                    if cache and isinstance(run, _CroppedRun) and cache.has_room(entry):
+                        begin = item.prefix + first
+                        cache.hold(entry, run.copy_state(begin, begin + len(entry.segment)))
+                if on_progress and item.tokens:
                     on_progress(len(item.tokens))
         if not np.isfinite(log_probs).all():
             raise BackendError(
                 f"{self._name} gave {int((~np.isfinite(log_probs)).sum())} label log-probabilities that are not finite",
                 fix="use backend.dtype=float32, or check the weights",
             )
-        seconds = time.perf_counter() - started
-        return Scores(log_probs, Cost(len(prompts), counted.tokens_computed, counted.tokens_reused, seconds))
+        for index, answer in enumerate(known):
+            if answer is not None:
+                log_probs[index] = answer
+            elif cache:
+                cache.remember(prompts[index], log_probs[index].copy())
+        return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
 
     def log_softmax_rows(self, tokens: Sequence[int], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
         """Run tokens and return log-probabilities over the vocabulary after some of them, shape (rows, vocabulary)."""
@@ -153,8 +181,10 @@ class HfBackend:
         )
         return torch.log_softmax(output.logits[0].float(), dim=-1)
 
-    def _check_lengths(self, prompts: Sequence[Prompt]) -> None:
+    def _check(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
+            if len(prompt.candidates) != len(prompts[0].candidates):
+                raise BackendError("prompts of one call differ in their number of candidates", fix="use two calls")
             length = len(prompt) + max(map(len, prompt.candidates), default=0)
             if len(prompt) == 0:
                 raise BackendError("a prompt has no tokens", fix="give the task a template that is not empty")
@@ -165,6 +195,32 @@ class HfBackend:
                 )
 
 
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values in room that doubles when it is full: appending copies what is new, not what is there."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._key_room, self._value_room = key_states[..., :0, :], value_states[..., :0, :]
+        begin = self.get_seq_length()
+        end = begin + key_states.shape[-2]
+        if end > self._key_room.shape[-2]:
+            self._key_room = _enlarged(self._key_room, key_states, begin, end)
+            self._value_room = _enlarged(self._value_room, value_states, begin, end)
+        self._key_room[..., begin:end, :] = key_states
+        self._value_room[..., begin:end, :] = value_states
+        self.keys, self.values = self._key_room[..., :end, :], self._value_room[..., :end, :]
+        return self.keys, self.values
+
+
+def _enlarged(room: torch.Tensor, like: torch.Tensor, used: int, needed: int) -> torch.Tensor:
+    larger = like.new_empty((*like.shape[:-2], max(needed, 2 * room.shape[-2]), like.shape[-1]))
+    larger[..., :used, :] = room[..., :used, :]
+    return larger
+
+
 class _CroppedRun:
     """Executes passes on one cache that is cropped back to each pass's prefix."""
 
@@ -172,13 +228,17 @@ class _CroppedRun:
         self._backend = backend
         self._config = backend._text_config
         self._device, self._dtype = backend._model.device, backend._model.dtype
-        # Without a config every attention layer keeps everything, so cropping is exact for sliding windows too.
-        self._cache = DynamicCache()
+        # Every attention layer keeps everything, so cropping is exact for sliding windows too.
+        self._cache = Cache(layer_class_to_replicate=_GrowingLayer)
         self._length = 0
 
     def forward(self, item: Pass) -> torch.Tensor:
         if self._length > item.prefix:
             self._cache.crop(item.prefix - self._length)
+        if item.restore is not None:
+            self._restore(item.restore.state)
+            self._length = item.prefix + len(item.restore.segment)
+            return torch.empty(0)
         self._length = item.prefix + len(item.tokens)
         if item.is_chain:
             return _forward_chain(self._backend, self._cache, item)
@@ -190,13 +250,33 @@ class _CroppedRun:
         }
         return self._backend.log_softmax_rows(item.tokens, _rows(item), **inputs)
 
+    def copy_state(self, begin: int, end: int) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
+        """Keys and values of some tokens, layer by layer; None for a layer that keeps none of its own."""
+        return [
+            (layer.keys[..., begin:end, :].clone(), layer.values[..., begin:end, :].clone())
+            if layer.is_initialized
+            else None
+            for layer in self._cache.layers
+        ]
+
+    def _restore(self, state: list[tuple[torch.Tensor, torch.Tensor] | None]) -> None:
+        for index, kept in enumerate(state):
+            if kept is not None:
+                self._cache.update(*kept, index)
+
     def _masks(self, mask: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
-        kinds = set(getattr(self._config, "layer_types", None) or ["full_attention"])
-        if kinds == {"full_attention"}:
+        """The mask in the form the model takes: one tensor, or one for each kind of layer."""
+        kinds = getattr(self._config, "layer_types", None)
+        size = getattr(self._config, "sliding_window", None)
+        if kinds is None:
+            windowed = size is not None and getattr(self._config, "use_sliding_window", True)
+            return self._additive(_windowed(mask, positions, prefix, size) if windowed else mask)
+        if set(kinds) == {"full_attention"}:
             return self._additive(mask)
-        keys = np.concatenate([np.arange(prefix), positions])
-        window = mask & (positions[:, None] - keys[None, :] < self._config.sliding_window)
-        return {"full_attention": self._additive(mask), "sliding_attention": self._additive(window)}
+        return {
+            "full_attention": self._additive(mask),
+            "sliding_attention": self._additive(_windowed(mask, positions, prefix, size)),
+        }
 
     def _additive(self, mask: np.ndarray) -> torch.Tensor:
         visible = torch.from_numpy(mask).to(self._device)
@@ -218,6 +298,12 @@ class _CopiedRun:
         rows = _forward_chain(self._backend, cache, item)
         self._states.append((item.prefix + len(item.tokens), cache))
         return rows
+
+
+def _windowed(mask: np.ndarray, positions: np.ndarray, prefix: int, size: int) -> np.ndarray:
+    """What is left of a mask when each token sees the last ``size`` positions, its own among them."""
+    keys = np.concatenate([np.arange(prefix), positions])
+    return mask & (positions[:, None] - keys[None, :] < size)
 
 
 def _forward_chain(backend: HfBackend, cache: Any, item: Pass) -> torch.Tensor:
@@ -275,6 +361,15 @@ def _has_croppable_state(config: Any) -> bool:
     return plain and kinds <= {"full_attention", "sliding_attention"}
 
 
+def _bytes_per_token(backend: HfBackend) -> int:
+    """Size of one token's keys and values, by running one."""
+    with torch.inference_mode():
+        run = _CroppedRun(backend)
+        run.forward(Pass(0, [0], [-1], []))
+    kept = [pair for pair in run.copy_state(0, 1) if pair is not None]
+    return sum(tensor.numel() * tensor.element_size() for pair in kept for tensor in pair)
+
+
 def _packing_obstacle(backend: HfBackend) -> str | None:
     """Why this model cannot run packed passes, found by trying: a model may ignore a mask without saying so."""
     if not backend.croppable:
@@ -311,6 +406,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     pack_tokens: int = 1024,
+    cache_gb: float = 4.0,
     trust_remote_code: bool = False,
 ) -> HfBackend:
     """Load a model from a folder or the hub.
@@ -322,6 +418,7 @@ def load(
         dtype: ``auto`` is bfloat16 where the device computes in it, else float32.
         device: ``auto`` is CUDA if there is one.
         pack_tokens: See `HfBackend`.
+        cache_gb: See `HfBackend`.
         trust_remote_code: Run Python code that the repository carries.
 
     Returns:
@@ -347,7 +444,7 @@ def load(
             f"model {name!r} could not be loaded: {reason}", fix="see 'elicitor models' for names"
         ) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
-    return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens)
+    return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens, cache_gb=cache_gb)
 
 
 def folder_hash(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Prompts as a prefix tree, and the tree as a list of forward passes. Pure Python: token counts need no model.
 
 Reading order: `schedule` builds the tree of `Node`s from the prompts, then walks it depth first and writes down `Pass`es.
-A pass says how much of the cache to keep, which tokens to run and what each of them may see; a backend only executes.
+A pass says how much of the growing context to keep, which tokens to run and what each of them may see; a backend only
+executes. With a `PrefixCache` a pass may instead restore what an earlier call computed, and says what to keep for later ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from elicitor.backends.base import Cost, Prompt, TokenIds
+from elicitor.backends.prefix_cache import Entry, PrefixCache
 from elicitor.errors import LabelTokenError
 
 
@@ -35,16 +37,20 @@ class Pass:
     """One forward pass.
 
     Attributes:
-        prefix: Cached tokens to keep; everything after them is dropped before the pass.
+        prefix: Tokens of the context to keep; everything after them is dropped before the pass.
         tokens: Tokens to run, in depth-first order.
         parents: Index within the pass of the token before each token, -1 where that is the prefix's last.
         reads: What to read from the output.
+        fills: Entries whose states this pass computes, with the index of each one's first token.
+        restore: Entry whose state takes the place of running tokens; such a pass has no tokens.
     """
 
     prefix: int
     tokens: list[int]
     parents: list[int]
     reads: list[Read]
+    fills: list[tuple[Entry, int]] = field(default_factory=list)
+    restore: Entry | None = None
 
     @property
     def is_chain(self) -> bool:
@@ -60,13 +66,21 @@ class Node:
         tokens: Tokens of this node.
         reads: (prompt, candidate, token) to read after its last token.
         children: What follows.
-        total: Tokens of this node and everything below it.
+        total: Tokens to run in this node and below it.
+        entry: Place of this node's one segment in a prefix cache.
+        fills: Entries to fill, with the index of each one's first token in this node.
+        held: Whether the state is restored from ``entry`` instead of running the tokens.
+        any_held: Whether this node or one below it is held.
     """
 
     tokens: list[int] = field(default_factory=list)
     reads: list[tuple[int, int, int]] = field(default_factory=list)
     children: dict[object, Node] = field(default_factory=dict)
     total: int = 0
+    entry: Entry | None = None
+    fills: list[tuple[Entry, int]] = field(default_factory=list)
+    held: bool = False
+    any_held: bool = False
 
 
 def check_candidates(candidates: Sequence[TokenIds]) -> None:
@@ -86,7 +100,7 @@ def check_candidates(candidates: Sequence[TokenIds]) -> None:
                 )
 
 
-def build(prompts: Sequence[Prompt]) -> Node:
+def build(prompts: Sequence[Prompt], *, cache: PrefixCache | None = None) -> Node:
     """Join prompts into a tree whose paths share every common run of leading segments.
 
     A candidate of several tokens adds all but its last token below the query, shared with candidates that begin alike:
@@ -94,6 +108,7 @@ def build(prompts: Sequence[Prompt]) -> Node:
 
     Args:
         prompts: Prompts; equal segments are recognised by value.
+        cache: Where nodes find the states of earlier calls.
 
     Returns:
         The root, with chains merged and totals filled in.
@@ -101,7 +116,7 @@ def build(prompts: Sequence[Prompt]) -> Node:
     Raises:
         LabelTokenError: See `check_candidates`.
     """
-    root = Node()
+    root = Node(entry=cache.root if cache else None)
     # Hashing a segment by value costs as much as its length, and callers pass the same object again and again.
     canonical_by_object: dict[int, TokenIds] = {}
     canonical_by_value: dict[TokenIds, TokenIds] = {}
@@ -116,23 +131,24 @@ def build(prompts: Sequence[Prompt]) -> Node:
             if same is None:
                 same = canonical_by_object[id(segment)] = canonical_by_value.setdefault(segment, segment)
             if same:
-                node = _child(node, id(same), same)
+                node = _child(node, id(same), same, cache=cache)
         for candidate, tokens in enumerate(prompt.candidates):
             below = node
             for position, token in enumerate(tokens):
                 below.reads.append((index, candidate, token))
                 if position < len(tokens) - 1:
-                    below = _child(below, ("candidate", token), (token,))
+                    below = _child(below, ("candidate", token), (token,), cache=None)
     _merge_chains(root)
     return root
 
 
-def schedule(prompts: Sequence[Prompt], *, pack_tokens: int) -> list[Pass]:
+def schedule(prompts: Sequence[Prompt], *, pack_tokens: int, cache: PrefixCache | None = None) -> list[Pass]:
     """Write down the forward passes that score the prompts, each shared prefix computed once.
 
     Args:
         prompts: Prompts, each with at least one token.
         pack_tokens: Neighbouring subtrees of up to this many tokens together run in one pass; 0 for chains only.
+        cache: Restore the states that it holds instead of computing them.
 
     Returns:
         Passes in depth-first order.
@@ -142,21 +158,27 @@ def schedule(prompts: Sequence[Prompt], *, pack_tokens: int) -> list[Pass]:
     """
     passes: list[Pass] = []
     # (prefix length, nodes to run side by side after it); an explicit stack, because contexts can be thousands deep.
-    stack = [(0, [node]) for node in reversed(list(_first_nodes(build(prompts))))]
+    stack = [(0, [node]) for node in reversed(_first_nodes(build(prompts, cache=cache)))]
     while stack:
         prefix, nodes = stack.pop()
-        if len(nodes) > 1 or nodes[0].total <= pack_tokens:
+        node = nodes[0]
+        if len(nodes) > 1 or (node.total <= pack_tokens and not node.any_held):
             passes.append(_packed(prefix, nodes))
             continue
-        node = nodes[0]
-        passes.append(_chain(prefix, node))
+        passes.append(Pass(prefix, [], [], [], restore=node.entry) if node.held else _chain(prefix, node))
         for group in reversed(_grouped(list(node.children.values()), pack_tokens)):
             stack.append((prefix + len(node.tokens), group))
     return passes
 
 
+def cost(prompts: Sequence[Prompt], passes: Sequence[Pass]) -> Cost:
+    """What scoring prompts by these passes costs, with zero seconds."""
+    computed = sum(len(item.tokens) for item in passes)
+    return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=_unshared(prompts) - computed)
+
+
 def token_cost(prompts: Sequence[Prompt]) -> Cost:
-    """Tokens that scoring would compute and reuse, without scoring.
+    """Tokens that scoring would compute and reuse with nothing held from earlier calls, without scoring.
 
     Args:
         prompts: Prompts in any order.
@@ -183,10 +205,13 @@ def _unshared(prompts: Sequence[Prompt]) -> int:
     return total
 
 
-def _child(node: Node, key: object, tokens: Sequence[int]) -> Node:
+def _child(node: Node, key: object, segment: TokenIds, *, cache: PrefixCache | None) -> Node:
     child = node.children.get(key)
     if child is None:
-        child = node.children[key] = Node(tokens=list(tokens))
+        child = node.children[key] = Node(tokens=list(segment))
+        if cache and node.entry:
+            child.entry = cache.child(node.entry, segment)
+            child.fills = [(child.entry, 0)]
     return child
 
 
@@ -196,34 +221,42 @@ def _first_nodes(root: Node) -> list[Node]:
 
 
 def _merge_chains(root: Node) -> None:
-    """Join every node that has one child and no read with that child, and fill in totals, bottom up."""
+    """Join every node with its only child where nothing happens between them, and fill in totals, bottom up."""
     order = [root]
     for node in order:
         order.extend(node.children.values())
     for node in reversed(order):
-        if len(node.children) == 1 and not node.reads:
+        # A node that is read from needs its last token's output, so it runs even if its state is held.
+        node.held = node.entry is not None and node.entry.state is not None and not node.reads
+        if node.held or node.reads:
+            # What is held need not be filled, and the state after a prompt's end is of no use to a later prompt.
+            node.fills = []
+        if len(node.children) == 1 and not node.reads and not node.held:
             (child,) = node.children.values()
-            node.tokens, node.reads, node.children = node.tokens + child.tokens, child.reads, child.children
-        node.total = len(node.tokens) + sum(child.total for child in node.children.values())
+            if not child.held:
+                node.fills += [(entry, len(node.tokens) + first) for entry, first in child.fills]
+                node.tokens, node.reads, node.children = node.tokens + child.tokens, child.reads, child.children
+        node.total = (0 if node.held else len(node.tokens)) + sum(child.total for child in node.children.values())
+        node.any_held = node.held or any(child.any_held for child in node.children.values())
 
 
 def _grouped(nodes: list[Node], pack_tokens: int) -> list[list[Node]]:
-    """Split siblings, in order, into groups that fit one pass together; a node too large stands alone."""
+    """Split siblings, in order, into groups that fit one pass together; one too large or partly held stands alone."""
     groups: list[list[Node]] = []
     room = 0
     for node in nodes:
-        if groups and node.total <= room:
+        if groups and node.total <= room and not node.any_held:
             groups[-1].append(node)
             room -= node.total
         else:
             groups.append([node])
-            room = pack_tokens - node.total
+            room = 0 if node.any_held else pack_tokens - node.total
     return groups
 
 
 def _chain(prefix: int, node: Node) -> Pass:
     last = len(node.tokens) - 1
-    return Pass(prefix, node.tokens, list(range(-1, last)), [Read(last, *read) for read in node.reads])
+    return Pass(prefix, node.tokens, list(range(-1, last)), [Read(last, *read) for read in node.reads], node.fills)
 
 
 def _packed(prefix: int, nodes: list[Node]) -> Pass:
@@ -236,5 +269,6 @@ def _packed(prefix: int, nodes: list[Node]) -> Pass:
         packed.parents.extend([parent, *range(first, first + len(node.tokens) - 1)])
         last = len(packed.tokens) - 1
         packed.reads.extend(Read(last, *read) for read in node.reads)
+        packed.fills.extend((entry, first + begin) for entry, begin in node.fills)
         stack.extend((child, last) for child in reversed(node.children.values()))
     return packed

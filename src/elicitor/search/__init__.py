@@ -81,7 +81,9 @@ def finish(
     missing = state.assignment.unlabelled
     events: list[AnyEvent] = []
     if missing:
-        predicted = normalize(problem.predict(missing, state.assignment, rng=rng) - state.utility.offset)
+        predicted = normalize(
+            problem.predict(missing, state.assignment, rng=rng, after=state.utility) - state.utility.offset
+        )
         assignment = most_confident(problem.constraints, state.assignment, dict(zip(missing, predicted, strict=True)))
         full = replace(state, assignment=assignment, utility=problem.utility(assignment, rng=rng))
         events.append(

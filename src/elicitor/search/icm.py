@@ -90,9 +90,9 @@ class Icm:
         assignment, utility, options_tried, accepted = state.assignment, state.utility, 0, False
         if proposed != before:
             candidate = assignment.with_labels({picked: proposed})
-            utility = problem.utility(candidate, rng=rng)
+            utility = problem.utility(candidate, rng=rng, after=state.utility)
             assignment, utility, options_tried = repair(
-                problem, candidate, utility, rounds=self.config.repair_rounds, rng=rng
+                problem, candidate, utility, rounds=self.config.repair_rounds, rng=rng, after=state.utility
             )
             accepted = accepts(utility.total - state.utility.total, heat, rng)
         changed = accepted and assignment != state.assignment
@@ -123,13 +123,13 @@ class Icm:
 
     def _predicted_label(self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator) -> int:
         if state.assignment[picked] is None:
-            log_probs = problem.predict([picked], state.assignment, rng=rng)[0]
+            log_probs = problem.predict([picked], state.assignment, rng=rng, after=state.utility)[0]
         else:
             log_probs = state.utility.log_probs[state.utility.positions.index(picked)]
         return int(np.argmax(normalize(log_probs - state.utility.offset)))
 
     def _judge_end(self, problem: Problem, state: SearchState) -> SearchState:
-        if not state.assignment.unlabelled and state.unchanged >= len(problem.dataset):
+        if state.unchanged >= len(problem.dataset):
             return state.finish("nothing changed for a full pass")
         if state.iteration >= self.budget(problem):
             return state.finish("iteration budget spent")

@@ -13,7 +13,13 @@ from elicitor.objective import Array, Problem, Utility
 
 
 def repair(
-    problem: Problem, assignment: Assignment, utility: Utility, *, rounds: int, rng: np.random.Generator
+    problem: Problem,
+    assignment: Assignment,
+    utility: Utility,
+    *,
+    rounds: int,
+    rng: np.random.Generator,
+    after: Utility | None = None,
 ) -> tuple[Assignment, Utility, int]:
     """Resolve violated constraints one at a time, each by the consistent option of highest utility.
 
@@ -26,6 +32,7 @@ def repair(
         utility: U of ``assignment``.
         rounds: Violated constraints looked at, at most.
         rng: Picks the constraint and orders demonstrations.
+        after: Evaluation of the labels before the change that is repaired; see `Problem.utility`.
 
     Returns:
         The repaired assignment, its utility, and the number of evaluations of U(D) spent.
@@ -40,7 +47,7 @@ def repair(
         best, best_utility = assignment, utility
         for option in problem.constraints.options(constraint.members, assignment, among_only=True):
             candidate = assignment.with_labels(option)
-            candidate_utility = problem.utility(candidate, rng=rng)
+            candidate_utility = problem.utility(candidate, rng=rng, after=after)
             tried += 1
             if candidate_utility.total > best_utility.total:
                 best, best_utility = candidate, candidate_utility

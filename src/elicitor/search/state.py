@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from elicitor.backends.base import Cost
 from elicitor.data import Assignment
 from elicitor.objective import Problem, Utility
+from elicitor.plan import TreeOrder
 from elicitor.search.events import Event
 
 
@@ -48,6 +49,8 @@ class SearchState:
                 "positions": list(utility.positions),
                 "log_probs": utility.log_probs.tolist(),
                 "offset": utility.offset.tolist(),
+                "labels": list(utility.labels),
+                "order": None if utility.order is None else asdict(utility.order),
             },
             "iteration": self.iteration,
             "unchanged": self.unchanged,
@@ -60,6 +63,7 @@ class SearchState:
     def from_json(cls, values: Mapping[str, Any]) -> SearchState:
         """Rebuild a state from `to_json`."""
         utility = values["utility"]
+        order = utility["order"]
         offset = np.asarray(utility["offset"], dtype=np.float64)
         log_probs = np.asarray(utility["log_probs"], dtype=np.float64).reshape(-1, len(offset))
         return cls(
@@ -71,6 +75,8 @@ class SearchState:
                 positions=tuple(utility["positions"]),
                 log_probs=log_probs,
                 offset=offset,
+                labels=tuple(utility["labels"]),
+                order=order and TreeOrder(tuple(order["base"]), tuple(order["tail"])),
             ),
             iteration=values["iteration"],
             unchanged=values["unchanged"],
