@@ -22,6 +22,10 @@ from elicitor.prompts import PromptEncoder
 
 Array = NDArray[np.float64]
 
+MIN_TAIL = 4
+"""Examples that may join the end of every context, at least, before all are put in a new order; else half of the others.
+What stands last weighs most with a model, so the end must not hold most of the newest labels for long."""
+
 
 def normalize(log_probs: Array) -> Array:
     """Log-probabilities over the label set alone.
@@ -161,9 +165,8 @@ class Problem:
         Args:
             assignment: Labels so far; examples without one are left out.
             rng: Orders the demonstrations.
-            after: An evaluation that this one follows. Where only labels were added to it, plan ``tree`` keeps its order
-                and appends them, so that all that was computed for it is reused and the two utilities differ by the
-                new labels, not by a new order.
+            after: An evaluation that this one follows. Where labels were added to it, or changed among the last of every
+                context, plan ``tree`` keeps its order, so that what was computed for it is reused; see `comparable`.
 
         Returns:
             The utility with both of its terms and the conditional label distributions.
@@ -172,22 +175,22 @@ class Problem:
             ContextOverflowError: If the demonstrations do not fit the model's window.
             BackendError: If the model fails.
         """
+        order = None
+        if self.plan.kind == "tree":
+            order = self._grown_order(assignment, after) or tree_order(assignment.labelled, rng)
+        return self._evaluate(assignment, order, rng=rng)
+
+    def _evaluate(self, assignment: Assignment, order: TreeOrder | None, *, rng: np.random.Generator) -> Utility:
         labelled = assignment.labelled
         labels = tuple(y for i in labelled if (y := assignment[i]) is not None)
         log_probs = np.zeros((len(labelled), len(self.dataset.label_space)))
-        order = None
         if labelled:
-            if self.plan.kind == "tree":
-                order = self._grown_order(assignment, after) or tree_order(labelled, rng)
-                prompts = self._prompts(order.contexts(), assignment)
-                targets = [context.target for context in order.contexts()]
-            else:
-                options = {"n_folds": self.plan.folds, "max_demonstrations": self.plan.max_demonstrations}
-                contexts = make_plan(self.plan.kind, labelled, rng, **options)
-                prompts, targets = self._prompts(contexts, assignment), [context.target for context in contexts]
+            options = {"n_folds": self.plan.folds, "max_demonstrations": self.plan.max_demonstrations}
+            contexts = order.contexts() if order else make_plan(self.plan.kind, labelled, rng, **options)
+            prompts = self._prompts(contexts, assignment)
             row = {position: k for k, position in enumerate(labelled)}
             keep = order is not None and self._can_be_kept(prompts)
-            log_probs[[row[target] for target in targets]] = normalize(self._score(prompts, keep=keep))
+            log_probs[[row[context.target] for context in contexts]] = normalize(self._score(prompts, keep=keep))
             self.meter.in_order_tokens += self._in_order_tokens(prompts, assignment)
         self.meter.evaluations += 1
         offset = self._offset(log_probs)
@@ -239,21 +242,50 @@ class Problem:
         self.meter.in_order_tokens += token_cost(prompts).tokens_computed
         return log_probs
 
+    def comparable(
+        self, utility: Utility, assignment: Assignment, *, last: Sequence[int], rng: np.random.Generator
+    ) -> Utility:
+        """U of the same labels under an order in which other labels of a few examples are cheap and fair to compare.
+
+        Under plan ``tree`` the examples in question stand last in every context. So evaluations that differ only there
+        share all that comes before, and differ in U by their labels alone, not by the order of the demonstrations.
+
+        Args:
+            utility: Evaluation of ``assignment``.
+            assignment: Labels so far.
+            last: Positions whose labels are about to be added or changed.
+            rng: Orders the demonstrations anew, if that is needed.
+
+        Returns:
+            ``utility`` itself if its order will do, else a new evaluation.
+        """
+        order = utility.order
+        if order is None:
+            return utility
+        settled = [i for i in last if assignment[i] is not None]
+        if set(settled) <= set(order.tail):
+            room = max(MIN_TAIL, len(order.base) // 2)
+            if len({*order.tail, *last}) <= room or len(order.tail) == len(settled):
+                return utility
+        rest = tuple(i for i in assignment.labelled if i not in settled)
+        fresh = TreeOrder(tree_order(rest, rng).base, tuple(settled))
+        if not rest or not self._can_be_kept(self._prompts(fresh.contexts(), assignment)):
+            return utility
+        return self._evaluate(assignment, fresh, rng=rng)
+
     def _grown_order(self, assignment: Assignment, after: Utility | None) -> TreeOrder | None:
-        """The order of ``after`` with what was added since; None where a fresh one is needed or cheaper.
+        """The order of ``after`` with what was added since; None if labels changed that all its contexts build on.
 
         It depends on the search's state alone, never on what a backend happens to hold, so that a resumed run decides alike.
         """
         if after is None or after.order is None:
             return None
-        if any(assignment[i] != y for i, y in zip(after.positions, after.labels, strict=True)):
+        changed = {i for i, y in zip(after.positions, after.labels, strict=True) if assignment[i] != y}
+        if not changed <= set(after.order.tail):
             return None
         known = set(after.positions)
         added = tuple(i for i in assignment.labelled if i not in known)
         order = TreeOrder(after.order.base, after.order.tail + added)
-        if len(order.tail) > len(order.base):
-            return None
-        # What stands last in every context weighs most, so the tail is bounded; so is the memory that it takes.
         return order if self._can_be_kept(self._prompts(order.contexts(), assignment)) else None
 
     def _can_be_kept(self, prompts: Sequence[Prompt]) -> bool:

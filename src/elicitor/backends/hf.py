@@ -8,7 +8,6 @@ layers) take a slower path that keeps a copy of the state at each branch point a
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -20,16 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
 from elicitor.backends.base import Progress, Prompt, Scores, TokenIds
+from elicitor.backends.hf_passes import CopiedRun, CroppedRun, log_probs_after, read_index
 from elicitor.backends.prefix_cache import PrefixCache
-from elicitor.backends.trie import Pass, cost, schedule
+from elicitor.backends.trie import Pass, Read, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
-
-CHUNK_TOKENS = 2048
-"""Long runs of tokens go through the model in chunks of this size, which bounds the memory of activations and masks."""
 
 
 class HfTokenizer:
@@ -147,15 +144,15 @@ class HfBackend:
         passes = schedule([prompts[i] for i in todo], pack_tokens=self._pack_tokens, cache=cache)
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
         with torch.inference_mode():
-            run = _CroppedRun(self) if self.croppable else _CopiedRun(self)
+            run = CroppedRun(self._model) if self.croppable else CopiedRun(self._model)
             for item in passes:
                 rows = run.forward(item)
                 if item.reads:
-                    values = rows[_read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
+                    values = rows[read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
                     cells = [todo[read.prompt] for read in item.reads], [read.candidate for read in item.reads]
                     np.add.at(log_probs, cells, values)
                 for entry, first in item.fills:
-                    if cache and isinstance(run, _CroppedRun) and cache.has_room(entry):
+                    if cache and isinstance(run, CroppedRun) and cache.has_room(entry):
                         begin = item.prefix + first
                         cache.hold(entry, run.copy_state(begin, begin + len(entry.segment)))
                 if on_progress and item.tokens:
@@ -172,15 +169,6 @@ class HfBackend:
                 cache.remember(prompts[index], log_probs[index].copy())
         return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
 
-    def log_softmax_rows(self, tokens: Sequence[int], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
-        """Run tokens and return log-probabilities over the vocabulary after some of them, shape (rows, vocabulary)."""
-        device = self._model.device
-        keep = torch.tensor(list(rows) or [len(tokens) - 1], device=device)
-        output = self._model(
-            input_ids=torch.tensor([tokens], device=device), use_cache=True, logits_to_keep=keep, **inputs
-        )
-        return torch.log_softmax(output.logits[0].float(), dim=-1)
-
     def _check(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
             if len(prompt.candidates) != len(prompts[0].candidates):
@@ -195,164 +183,6 @@ class HfBackend:
                 )
 
 
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values in room that doubles when it is full: appending copies what is new, not what is there."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._key_room, self._value_room = key_states[..., :0, :], value_states[..., :0, :]
-        begin = self.get_seq_length()
-        end = begin + key_states.shape[-2]
-        if end > self._key_room.shape[-2]:
-            self._key_room = _enlarged(self._key_room, key_states, begin, end)
-            self._value_room = _enlarged(self._value_room, value_states, begin, end)
-        self._key_room[..., begin:end, :] = key_states
-        self._value_room[..., begin:end, :] = value_states
-        self.keys, self.values = self._key_room[..., :end, :], self._value_room[..., :end, :]
-        return self.keys, self.values
-
-
-def _enlarged(room: torch.Tensor, like: torch.Tensor, used: int, needed: int) -> torch.Tensor:
-    larger = like.new_empty((*like.shape[:-2], max(needed, 2 * room.shape[-2]), like.shape[-1]))
-    larger[..., :used, :] = room[..., :used, :]
-    return larger
-
-
-class _CroppedRun:
-    """Executes passes on one cache that is cropped back to each pass's prefix."""
-
-    def __init__(self, backend: HfBackend) -> None:
-        self._backend = backend
-        self._config = backend._text_config
-        self._device, self._dtype = backend._model.device, backend._model.dtype
-        # Every attention layer keeps everything, so cropping is exact for sliding windows too.
-        self._cache = Cache(layer_class_to_replicate=_GrowingLayer)
-        self._length = 0
-
-    def forward(self, item: Pass) -> torch.Tensor:
-        if self._length > item.prefix:
-            self._cache.crop(item.prefix - self._length)
-        if item.restore is not None:
-            self._restore(item.restore.state)
-            self._length = item.prefix + len(item.restore.segment)
-            return torch.empty(0)
-        self._length = item.prefix + len(item.tokens)
-        if item.is_chain:
-            return _forward_chain(self._backend, self._cache, item)
-        mask, positions = tree_mask(item.parents, item.prefix)
-        inputs: dict[str, Any] = {
-            "position_ids": torch.from_numpy(positions)[None].to(self._device),
-            "attention_mask": self._masks(mask, positions, item.prefix),
-            "past_key_values": self._cache,
-        }
-        return self._backend.log_softmax_rows(item.tokens, _rows(item), **inputs)
-
-    def copy_state(self, begin: int, end: int) -> list[tuple[torch.Tensor, torch.Tensor] | None]:
-        """Keys and values of some tokens, layer by layer; None for a layer that keeps none of its own."""
-        return [
-            (layer.keys[..., begin:end, :].clone(), layer.values[..., begin:end, :].clone())
-            if layer.is_initialized
-            else None
-            for layer in self._cache.layers
-        ]
-
-    def _restore(self, state: list[tuple[torch.Tensor, torch.Tensor] | None]) -> None:
-        for index, kept in enumerate(state):
-            if kept is not None:
-                self._cache.update(*kept, index)
-
-    def _masks(self, mask: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
-        """The mask in the form the model takes: one tensor, or one for each kind of layer."""
-        kinds = getattr(self._config, "layer_types", None)
-        size = getattr(self._config, "sliding_window", None)
-        if kinds is None:
-            windowed = size is not None and getattr(self._config, "use_sliding_window", True)
-            return self._additive(_windowed(mask, positions, prefix, size) if windowed else mask)
-        if set(kinds) == {"full_attention"}:
-            return self._additive(mask)
-        return {
-            "full_attention": self._additive(mask),
-            "sliding_attention": self._additive(_windowed(mask, positions, prefix, size)),
-        }
-
-    def _additive(self, mask: np.ndarray) -> torch.Tensor:
-        visible = torch.from_numpy(mask).to(self._device)
-        hidden = torch.full((), torch.finfo(self._dtype).min, dtype=self._dtype, device=self._device)
-        return torch.where(visible, torch.zeros((), dtype=self._dtype, device=self._device), hidden)[None, None]
-
-
-class _CopiedRun:
-    """Executes chain passes for models whose state cannot be cropped: each branch point's state is kept and copied."""
-
-    def __init__(self, backend: HfBackend) -> None:
-        self._backend = backend
-        self._states: list[tuple[int, Any]] = [(0, DynamicCache(config=backend._model.config))]
-
-    def forward(self, item: Pass) -> torch.Tensor:
-        while self._states[-1][0] > item.prefix:
-            self._states.pop()
-        cache = copy.deepcopy(self._states[-1][1])
-        rows = _forward_chain(self._backend, cache, item)
-        self._states.append((item.prefix + len(item.tokens), cache))
-        return rows
-
-
-def _windowed(mask: np.ndarray, positions: np.ndarray, prefix: int, size: int) -> np.ndarray:
-    """What is left of a mask when each token sees the last ``size`` positions, its own among them."""
-    keys = np.concatenate([np.arange(prefix), positions])
-    return mask & (positions[:, None] - keys[None, :] < size)
-
-
-def _forward_chain(backend: HfBackend, cache: Any, item: Pass) -> torch.Tensor:
-    """Run consecutive tokens in chunks; shape (rows read, vocabulary)."""
-    rows = _rows(item)
-    parts = []
-    for begin in range(0, len(item.tokens), CHUNK_TOKENS):
-        chunk = item.tokens[begin : begin + CHUNK_TOKENS]
-        wanted = [row - begin for row in rows if begin <= row < begin + len(chunk)]
-        part = backend.log_softmax_rows(chunk, wanted, past_key_values=cache)
-        if wanted:
-            parts.append(part)
-    return torch.cat(parts) if parts else part
-
-
-def _rows(item: Pass) -> list[int]:
-    """Tokens of a pass whose output is read, ascending, each once."""
-    return sorted({read.row for read in item.reads})
-
-
-def _read_index(item: Pass) -> list[int]:
-    """Row of the output for each read."""
-    index = {row: k for k, row in enumerate(_rows(item))}
-    return [index[read.row] for read in item.reads]
-
-
-def tree_mask(parents: Sequence[int], prefix: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each token of a packed pass may see, and where in its context it stands.
-
-    Args:
-        parents: Index of the token before each token, -1 for the end of the prefix; parents come first.
-        prefix: Cached tokens, all visible.
-
-    Returns:
-        Boolean mask of shape (tokens, prefix + tokens), and positions of shape (tokens,), counted from the context's
-        first token.
-    """
-    n = len(parents)
-    mask = np.zeros((n, prefix + n), dtype=bool)
-    mask[:, :prefix] = True
-    positions = np.empty(n, dtype=np.int64)
-    for index, parent in enumerate(parents):
-        if parent >= 0:
-            mask[index, prefix:] = mask[parent, prefix:]
-        mask[index, prefix + index] = True
-        positions[index] = (positions[parent] if parent >= 0 else prefix - 1) + 1
-    return mask, positions
-
-
 def _has_croppable_state(config: Any) -> bool:
     """Whether every layer keeps keys and values alone, as transformers' own cache for this configuration shows."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -364,7 +194,7 @@ def _has_croppable_state(config: Any) -> bool:
 def _bytes_per_token(backend: HfBackend) -> int:
     """Size of one token's keys and values, by running one."""
     with torch.inference_mode():
-        run = _CroppedRun(backend)
+        run = CroppedRun(backend._model)
         run.forward(Pass(0, [0], [-1], []))
     kept = [pair for pair in run.copy_state(0, 1) if pair is not None]
     return sum(tensor.numel() * tensor.element_size() for pair in kept for tensor in pair)
@@ -377,20 +207,14 @@ def _packing_obstacle(backend: HfBackend) -> str | None:
     vocabulary = backend._text_config.vocab_size
     draw = np.random.default_rng(0).integers(vocabulary, size=64).tolist()
     prefix, left, right = draw[:20], draw[20:50], draw[50:]
-    packed = Pass(20, left + right, [*range(-1, 29), -1, *range(30, 43)], [])
+    parents = [*range(-1, 29), -1, *range(30, 43)]
+    packed = Pass(20, left + right, parents, [Read(29, 0, 0, 0), Read(43, 1, 0, 0)])
     try:
         with torch.inference_mode():
-            run = _CroppedRun(backend)
+            run = CroppedRun(backend._model)
             run.forward(Pass(0, prefix, list(range(-1, 19)), []))
-            mask, positions = tree_mask(packed.parents, 20)
-            got = backend.log_softmax_rows(
-                packed.tokens,
-                [29, 43],
-                position_ids=torch.from_numpy(positions)[None].to(run._device),
-                attention_mask=run._masks(mask, positions, 20),
-                past_key_values=run._cache,
-            )
-            wanted = torch.cat([backend.log_softmax_rows(prefix + branch, []) for branch in (left, right)])
+            got = run.forward(packed)
+            wanted = torch.cat([log_probs_after(backend._model, prefix + branch, []) for branch in (left, right)])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         return f"off: the model refuses a tree mask ({type(error).__name__})"
     difference = (got - wanted).abs().max().item()

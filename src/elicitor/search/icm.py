@@ -87,20 +87,23 @@ class Icm:
         before = state.assignment[picked]
         proposed = self._predicted_label(problem, state, picked, rng=rng)
 
-        assignment, utility, options_tried, accepted = state.assignment, state.utility, 0, False
+        current = utility = state.utility
+        assignment, options_tried, accepted = state.assignment, 0, False
         if proposed != before:
             candidate = assignment.with_labels({picked: proposed})
-            utility = problem.utility(candidate, rng=rng, after=state.utility)
+            in_question = {picked}.union(*(c.members for c in problem.constraints.violated(candidate)))
+            current = problem.comparable(current, assignment, last=sorted(in_question), rng=rng)
+            utility = problem.utility(candidate, rng=rng, after=current)
             assignment, utility, options_tried = repair(
-                problem, candidate, utility, rounds=self.config.repair_rounds, rng=rng, after=state.utility
+                problem, candidate, utility, rounds=self.config.repair_rounds, rng=rng, after=current
             )
-            accepted = accepts(utility.total - state.utility.total, heat, rng)
+            accepted = accepts(utility.total - current.total, heat, rng)
         changed = accepted and assignment != state.assignment
 
         after = replace(
             state,
             assignment=assignment if changed else state.assignment,
-            utility=utility if changed else state.utility,
+            utility=utility if changed else current,
             iteration=iteration,
             unchanged=0 if changed else state.unchanged + 1,
             verdicts=(*state.verdicts, accepted)[-STALL_WINDOW:] if before is None else state.verdicts,
