@@ -90,6 +90,9 @@ def eval_command(
     conditions: Annotated[str, typer.Option(help="Rows of the table.")] = "zero_shot,random,found,golden",
     limit: Annotated[int | None, typer.Option(help="Use only the first test rows.")] = None,
     gold_column: Annotated[str | None, typer.Option(help="Column with gold, if not the task's.")] = None,
+    gold: Annotated[
+        str | None, typer.Option(help="File with gold of the labelled examples, if not their column.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare the found labels with no, random and golden labels on a test file."""
@@ -108,6 +111,7 @@ def eval_command(
         conditions=[name.strip() for name in conditions.split(",") if name.strip()],
         limit=limit,
         gold_column=gold_column,
+        gold_data=gold,
     )
     console.show_evaluation(result, as_json=as_json)
 
@@ -123,7 +127,13 @@ def quickstart_command(
 
     settings = quickstart.settings(seed=seed)
     done = console.label_with_progress(settings, output_dir or _new_folder(settings), resume=False)
-    result = console.evaluate_with_progress(done.path, str(quickstart.test_file()), seeds=[0, 1, 2])
+    result = console.evaluate_with_progress(
+        done.path,
+        str(quickstart.TEST),
+        seeds=[0, 1, 2],
+        limit=quickstart.TEST_LIMIT,
+        gold_data=str(quickstart.GOLD),
+    )
     console.show_run(done, as_json=False, quiet=as_json)
     console.show_evaluation(result, as_json=as_json)
     if not as_json:

@@ -227,8 +227,8 @@ def show_models(models: Sequence[ModelInfo], *, as_json: bool) -> None:
         print(f"{model.name:<24} {model.status}")
 
 
-def show_environment(*, as_json: bool) -> None:
-    """Print versions and hardware."""
+def environment() -> dict[str, Any]:
+    """Versions and hardware."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -244,6 +244,12 @@ def show_environment(*, as_json: bool) -> None:
             "gpus": torch.cuda.device_count(),
             "threads": torch.get_num_threads(),
         }
+    return facts
+
+
+def show_environment(*, as_json: bool) -> None:
+    """Print versions and hardware."""
+    facts = environment()
     if as_json:
         print_json(facts)
         return

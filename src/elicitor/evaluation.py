@@ -116,6 +116,7 @@ def evaluate(
     conditions: Sequence[str] = CONDITIONS,
     limit: int | None = None,
     gold_column: str | None = None,
+    gold_data: str | Path | None = None,
     backend: Backend | None = None,
     on_progress: Progress | None = None,
     on_condition: Callable[[str], None] | None = None,
@@ -129,6 +130,7 @@ def evaluate(
         conditions: Rows of the table.
         limit: Use only the first test rows.
         gold_column: Column that holds gold, when it is not the task's.
+        gold_data: File with the gold labels of the labelled examples by id, when they are no column of the data itself.
         backend: Use this loaded model instead of the run's.
         on_progress: Called after each forward pass with its tokens.
         on_condition: Called with the name of each condition as it begins.
@@ -147,7 +149,8 @@ def evaluate(
     task = load_task(config.task)
     train, found = _found_labels(run, task, load_dataset(config.data, task, limit=config.limit))
     gold_task = task.with_gold_column(gold_column) if gold_column else task
-    gold = _train_gold(config.data, gold_task, limit=config.limit, needed="golden" in chosen)
+    gold_limit = config.limit if gold_data is None else None
+    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed="golden" in chosen)
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 

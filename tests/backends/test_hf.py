@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from elicitor.backends import hf  # noqa: E402
+from elicitor.backends import hf, hf_passes  # noqa: E402
 from elicitor.backends.base import Prompt  # noqa: E402
 from elicitor.backends.trie import token_cost  # noqa: E402
 from elicitor.errors import BackendError, ContextOverflowError  # noqa: E402
@@ -149,7 +149,7 @@ def test_every_plan_is_exact(models, backend, name, kind):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_long_runs_are_chunked_exactly(models, backend, name, monkeypatch):
-    monkeypatch.setattr(hf, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(hf_passes, "CHUNK_TOKENS", 7)
     prompts = to_prompts(make_plan("tree", range(8), np.random.default_rng(2)), *pieces(8, seed=2))
     scores = backend(name, pack_tokens=0).score(prompts)
     # A recurrent layer adds up its state in another order when its input comes in chunks.
@@ -169,7 +169,7 @@ def test_recurrent_models_copy_their_state_and_keep_nothing(backend):
 
 
 def test_a_wrong_mask_is_noticed(models, monkeypatch):
-    monkeypatch.setattr(hf, "tree_mask", lambda parents, prefix: _chain_mask(parents, prefix))
+    monkeypatch.setattr(hf_passes, "tree_mask", lambda parents, prefix: _chain_mask(parents, prefix))
     model = hf.HfBackend(models("llama"), Words(), name="llama", weights="x")
     assert "differ" in model.packing
 

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
 from elicitor.backends.base import Progress, Prompt, Scores, TokenIds
-from elicitor.backends.hf_passes import CopiedRun, CroppedRun, log_probs_after, read_index
+from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.trie import Pass, Read, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
@@ -144,18 +144,16 @@ class HfBackend:
         passes = schedule([prompts[i] for i in todo], pack_tokens=self._pack_tokens, cache=cache)
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
         with torch.inference_mode():
-            run = CroppedRun(self._model) if self.croppable else CopiedRun(self._model)
-            for item in passes:
-                rows = run.forward(item)
+            for done in self._execute(passes):
+                item = done.item
                 if item.reads:
-                    values = rows[read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
+                    values = done.rows[read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
                     cells = [todo[read.prompt] for read in item.reads], [read.candidate for read in item.reads]
                     np.add.at(log_probs, cells, values)
                 for entry, first in item.fills:
-                    if cache and isinstance(run, CroppedRun) and cache.has_room(entry):
-                        begin = item.prefix + first
-                        cache.hold(entry, run.copy_state(begin, begin + len(entry.segment)))
-                if on_progress and item.tokens:
+                    if cache and cache.has_room(entry):
+                        cache.hold(entry, done.state(first, first + len(entry.segment)))
+                if on_progress:
                     on_progress(len(item.tokens))
         if not np.isfinite(log_probs).all():
             raise BackendError(
@@ -168,6 +166,11 @@ class HfBackend:
             elif cache:
                 cache.remember(prompts[index], log_probs[index].copy())
         return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
+
+    def _execute(self, passes: Sequence[Pass]) -> Iterator[Done]:
+        if self.croppable:
+            return execute(self._model, passes, batch_tokens=self._pack_tokens)
+        return execute_copying(self._model, passes)
 
     def _check(self, prompts: Sequence[Prompt]) -> None:
         for prompt in prompts:
@@ -194,9 +197,8 @@ def _has_croppable_state(config: Any) -> bool:
 def _bytes_per_token(backend: HfBackend) -> int:
     """Size of one token's keys and values, by running one."""
     with torch.inference_mode():
-        run = CroppedRun(backend._model)
-        run.forward(Pass(0, [0], [-1], []))
-    kept = [pair for pair in run.copy_state(0, 1) if pair is not None]
+        (done,) = execute(backend._model, [Pass(0, [0], [-1], [])], batch_tokens=0)
+    kept = [pair for pair in done.state(0, 1) if pair is not None]
     return sum(tensor.numel() * tensor.element_size() for pair in kept for tensor in pair)
 
 
@@ -211,13 +213,11 @@ def _packing_obstacle(backend: HfBackend) -> str | None:
     packed = Pass(20, left + right, parents, [Read(29, 0, 0, 0), Read(43, 1, 0, 0)])
     try:
         with torch.inference_mode():
-            run = CroppedRun(backend._model)
-            run.forward(Pass(0, prefix, list(range(-1, 19)), []))
-            got = run.forward(packed)
-            wanted = torch.cat([log_probs_after(backend._model, prefix + branch, []) for branch in (left, right)])
+            *_, done = execute(backend._model, [Pass(0, prefix, list(range(-1, 19)), []), packed], batch_tokens=0)
+            wanted = torch.cat([log_probs_after(backend._model, [prefix + part], [])[0] for part in (left, right)])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         return f"off: the model refuses a tree mask ({type(error).__name__})"
-    difference = (got - wanted).abs().max().item()
+    difference = (done.rows - wanted).abs().max().item()
     tolerance = 1e-3 if backend._model.dtype == torch.float32 else 0.5
     return None if difference <= tolerance else f"off: tree-masked scores differ by {difference:.2g} nats"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,26 +18,29 @@ from elicitor.backends.trie import Pass
 CHUNK_TOKENS = 2048
 """Long runs of tokens go through the model in chunks of this size, which bounds the memory of activations and masks."""
 
+BATCH_PREFIX_TOKENS = 16_384
+"""Prefixes of one batch of short passes hold at most so many tokens together, which bounds the memory of their copies."""
+
 State = list[tuple[torch.Tensor, torch.Tensor] | None]
 """Keys and values of a run of tokens, layer by layer; None for a layer that keeps none of its own."""
 
 
-def log_probs_after(model: Any, tokens: Sequence[int], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
+def log_probs_after(model: Any, tokens: Sequence[Sequence[int]], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
     """Run tokens and return log-probabilities over the vocabulary after some of them.
 
     Args:
         model: Causal language model.
-        tokens: Token ids.
+        tokens: Token ids, shape (batch, tokens).
         rows: Indices of tokens, ascending; the last token alone if there are none.
         **inputs: Cache, positions, mask.
 
     Returns:
-        Shape (rows, vocabulary), float32.
+        Shape (batch, rows, vocabulary), float32.
     """
-    keep = torch.tensor(list(rows) or [len(tokens) - 1], device=model.device)
-    ids = torch.tensor([list(tokens)], device=model.device)
+    keep = torch.tensor(list(rows) or [len(tokens[0]) - 1], device=model.device)
+    ids = torch.tensor(tokens, device=model.device)
     output = model(input_ids=ids, use_cache=True, logits_to_keep=keep, **inputs)
-    return torch.log_softmax(output.logits[0].float(), dim=-1)
+    return torch.log_softmax(output.logits.float(), dim=-1)
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -57,6 +62,19 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self._key_room[..., :end, :], self._value_room[..., :end, :]
         return self.keys, self.values
 
+    @classmethod
+    def with_room(cls, like: DynamicLayer, batch: int, length: int, more: int) -> GrowingLayer:
+        """A layer of ``length`` tokens whose content is yet to be written, and room for ``more`` of them."""
+        layer = cls()
+        if like.is_initialized:
+            layer.lazy_initialization(like.keys, like.values)
+            for name in ("key", "value"):
+                _, heads, _, size = getattr(like, f"{name}s").shape
+                room = getattr(like, f"{name}s").new_empty((batch, heads, length + more, size))
+                setattr(layer, f"_{name}_room", room)
+                setattr(layer, f"{name}s", room[..., :length, :])
+        return layer
+
 
 def _enlarged(room: torch.Tensor, like: torch.Tensor, used: int, needed: int) -> torch.Tensor:
     larger = like.new_empty((*like.shape[:-2], max(needed, 2 * room.shape[-2]), like.shape[-1]))
@@ -64,93 +82,244 @@ def _enlarged(room: torch.Tensor, like: torch.Tensor, used: int, needed: int) ->
     return larger
 
 
-class CroppedRun:
-    """Executes passes on one cache that is cropped back to each pass's prefix."""
+@dataclass(frozen=True)
+class Done:
+    """A pass that has run.
+
+    Attributes:
+        item: The pass.
+        rows: Log-probabilities over the vocabulary after each row that it reads, shape (rows, vocabulary).
+        state: Gives keys and values of the pass's tokens from one index to another.
+    """
+
+    item: Pass
+    rows: torch.Tensor
+    state: Callable[[int, int], State]
+
+
+def execute(model: Any, passes: Sequence[Pass], *, batch_tokens: int) -> Iterator[Done]:
+    """Run passes on one cache that is cropped back to each pass's prefix.
+
+    Short passes that nothing builds on are slow one by one: they stream all weights for a few tokens. Several of them
+    run as one batch, each behind a copy of its own prefix.
+
+    Args:
+        model: Causal language model whose layers keep keys and values alone.
+        passes: In depth-first order.
+        batch_tokens: Tokens of a batch of short passes, at most; 0 for none, which is right for any model.
+
+    Yields:
+        Each pass that has tokens, when it has run.
+    """
+    run = _Run(model)
+    together = _batches(passes, batch_tokens, max_prefix=BATCH_PREFIX_TOKENS)
+    for index, item in enumerate(passes):
+        if item.restore is not None:
+            run.restore(item)
+        elif index in together:
+            batch = together[index]
+            batch.add(item, run)
+            if batch.is_full:
+                yield from batch.forward(model)
+        else:
+            yield run.forward(item)
+
+
+def _batches(passes: Sequence[Pass], batch_tokens: int, *, max_prefix: int) -> dict[int, _Batch]:
+    """The batch of each pass that runs in one, by index of the pass."""
+    short = [
+        index
+        for index, item in enumerate(passes)
+        if item.tokens
+        and item.prefix > 0
+        and 2 * len(item.tokens) <= batch_tokens
+        and (index + 1 == len(passes) or passes[index + 1].prefix <= item.prefix)
+    ]
+    groups: list[list[int]] = []
+    for index in short:
+        size = 1 + len(groups[-1]) if groups else 0
+        longest = max((len(passes[i].tokens) for i in (*groups[-1], index)), default=0) if groups else 0
+        deepest = max((passes[i].prefix for i in (*groups[-1], index)), default=0) if groups else 0
+        if groups and size * longest <= batch_tokens and size * deepest <= max_prefix:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    batches = {}
+    for group in groups:
+        if len(group) > 1:
+            batch = _Batch(
+                size=len(group),
+                prefix=max(passes[i].prefix for i in group),
+                length=max(len(passes[i].tokens) for i in group),
+            )
+            batches.update(dict.fromkeys(group, batch))
+    return batches
+
+
+class _Run:
+    """One cache, and how far it is filled."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._config = model.config.get_text_config()
         # Every attention layer keeps everything, so cropping is exact for sliding windows too.
-        self._cache = Cache(layer_class_to_replicate=GrowingLayer)
+        self.cache = Cache(layer_class_to_replicate=GrowingLayer)
         self._length = 0
 
-    def forward(self, item: Pass) -> torch.Tensor:
-        """Run one pass; log-probabilities of the rows it reads, shape (rows, vocabulary)."""
-        if self._length > item.prefix:
-            self._cache.crop(item.prefix - self._length)
-        if item.restore is not None:
-            self._restore(item.restore.state)
-            self._length = item.prefix + len(item.restore.segment)
-            return torch.empty(0)
+    def crop(self, length: int) -> None:
+        if self._length > length:
+            self.cache.crop(length - self._length)
+        self._length = length
+
+    def restore(self, item: Pass) -> None:
+        assert item.restore is not None
+        self.crop(item.prefix)
+        for index, kept in enumerate(item.restore.state):
+            if kept is not None:
+                self.cache.update(*kept, index)
+        self._length = item.prefix + len(item.restore.segment)
+
+    def forward(self, item: Pass) -> Done:
+        self.crop(item.prefix)
         self._length = item.prefix + len(item.tokens)
         if item.is_chain:
-            return _forward_chain(self._model, self._cache, item)
-        mask, positions = tree_mask(item.parents, item.prefix)
-        inputs: dict[str, Any] = {
-            "position_ids": torch.from_numpy(positions)[None].to(self._model.device),
-            "attention_mask": self._masks(mask, positions, item.prefix),
-            "past_key_values": self._cache,
-        }
-        return log_probs_after(self._model, item.tokens, rows_read(item), **inputs)
-
-    def copy_state(self, begin: int, end: int) -> State:
-        """Keys and values of some tokens."""
-        return [
-            (layer.keys[..., begin:end, :].clone(), layer.values[..., begin:end, :].clone())
-            if layer.is_initialized
-            else None
-            for layer in self._cache.layers
-        ]
-
-    def _restore(self, state: State) -> None:
-        for index, kept in enumerate(state):
-            if kept is not None:
-                self._cache.update(*kept, index)
-
-    def _masks(self, mask: np.ndarray, positions: np.ndarray, prefix: int) -> Any:
-        """The mask in the form the model takes: one tensor, or one for each kind of layer."""
-        kinds = getattr(self._config, "layer_types", None)
-        size = getattr(self._config, "sliding_window", None)
-        if kinds is None:
-            everywhere = size and getattr(self._config, "use_sliding_window", True)
-            return self._additive(_windowed(mask, positions, prefix, size) if everywhere else mask)
-        if size is None or set(kinds) == {"full_attention"}:
-            return self._additive(mask)
-        return {
-            "full_attention": self._additive(mask),
-            "sliding_attention": self._additive(_windowed(mask, positions, prefix, size)),
-        }
-
-    def _additive(self, mask: np.ndarray) -> torch.Tensor:
-        visible = torch.from_numpy(mask).to(self._model.device)
-        hidden = torch.full((), torch.finfo(self._model.dtype).min, dtype=self._model.dtype, device=self._model.device)
-        return torch.where(visible, torch.zeros((), dtype=self._model.dtype, device=self._model.device), hidden)[
-            None, None
-        ]
+            rows = _forward_chain(self._model, self.cache, item)
+        else:
+            mask, positions = tree_mask(item.parents, item.prefix)
+            keys = np.concatenate([np.arange(item.prefix), positions])
+            rows = log_probs_after(
+                self._model,
+                [item.tokens],
+                rows_read(item),
+                position_ids=torch.from_numpy(positions)[None].to(self._model.device),
+                attention_mask=attention_masks(self._model, mask[None], positions[None], keys[None]),
+                past_key_values=self.cache,
+            )[0]
+        return Done(item, rows, partial(_copied, self.cache, 0, item.prefix))
 
 
-class CopiedRun:
-    """Executes chain passes for models whose state cannot be cropped: each branch point's state is kept and copied."""
+class _Batch:
+    """Short passes that run together; prefixes end, and tokens begin, at the same index."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._states: list[tuple[int, Any]] = [(0, DynamicCache(config=model.config))]
+    def __init__(self, *, size: int, prefix: int, length: int) -> None:
+        self._size, self._prefix, self._length = size, prefix, length
+        self._items: list[Pass] = []
+        self._cache: Any = None
 
-    def forward(self, item: Pass) -> torch.Tensor:
-        """Run one pass, which must be a chain; shape (rows, vocabulary)."""
-        while self._states[-1][0] > item.prefix:
-            self._states.pop()
-        cache = copy.deepcopy(self._states[-1][1])
-        rows = _forward_chain(self._model, cache, item)
-        self._states.append((item.prefix + len(item.tokens), cache))
-        return rows
+    @property
+    def is_full(self) -> bool:
+        return len(self._items) == self._size
+
+    def add(self, item: Pass, run: _Run) -> None:
+        """Copy the pass's prefix out of the running cache."""
+        run.crop(item.prefix)
+        if self._cache is None:
+            layers = [GrowingLayer.with_room(x, self._size, self._prefix, self._length) for x in run.cache.layers]
+            self._cache = Cache(layers=layers)
+        row, pad = len(self._items), self._prefix - item.prefix
+        for own, source in zip(self._cache.layers, run.cache.layers, strict=True):
+            if source.is_initialized:
+                # Nothing may see what stands before the prefix, but zero times an uninitialised infinity is no number.
+                own.keys[row, :, :pad].zero_()
+                own.values[row, :, :pad].zero_()
+                own.keys[row, :, pad:] = source.keys[0]
+                own.values[row, :, pad:] = source.values[0]
+        self._items.append(item)
+
+    def forward(self, model: Any) -> Iterator[Done]:
+        """Run the passes and give the room back."""
+        size, prefix, length = self._size, self._prefix, self._length
+        tokens = np.zeros((size, length), dtype=np.int64)
+        mask = np.zeros((size, length, prefix + length), dtype=bool)
+        # A token that fills up a row sees itself alone and stands where nothing asks for it.
+        mask[:, np.arange(length), prefix + np.arange(length)] = True
+        positions = np.zeros((size, length), dtype=np.int64)
+        keys = np.zeros((size, prefix + length), dtype=np.int64)
+        for row, item in enumerate(self._items):
+            n, begin = len(item.tokens), prefix - item.prefix
+            visible, places = tree_mask(item.parents, item.prefix)
+            tokens[row, :n] = item.tokens
+            mask[row, :n, begin : prefix + n] = visible
+            positions[row, :n] = places
+            keys[row, begin:prefix] = np.arange(item.prefix)
+            keys[row, prefix : prefix + n] = places
+        wanted = sorted({row for item in self._items for row in rows_read(item)})
+        index = {row: k for k, row in enumerate(wanted)}
+        output = log_probs_after(
+            model,
+            tokens.tolist(),
+            wanted,
+            position_ids=torch.from_numpy(positions).to(model.device),
+            attention_mask=attention_masks(model, mask, positions, keys),
+            past_key_values=self._cache,
+        )
+        for row, item in enumerate(self._items):
+            rows = output[row, [index[k] for k in rows_read(item)]]
+            yield Done(item, rows, partial(_copied, self._cache, row, prefix))
+        self._cache = None
 
 
-def _windowed(mask: np.ndarray, positions: np.ndarray, prefix: int, size: Any) -> np.ndarray:
-    """What is left of a mask when each token sees the last ``size`` positions, its own among them."""
-    keys = np.concatenate([np.arange(prefix), positions])
-    seen: np.ndarray = mask & (positions[:, None] - keys[None, :] < size)
-    return seen
+def _copied(cache: Any, row: int, offset: int, begin: int, end: int) -> State:
+    """Copies of some tokens' keys and values in one row of a cache."""
+    cut = slice(offset + begin, offset + end)
+    return [
+        (layer.keys[row : row + 1, :, cut].clone(), layer.values[row : row + 1, :, cut].clone())
+        if layer.is_initialized
+        else None
+        for layer in cache.layers
+    ]
+
+
+def attention_masks(model: Any, mask: np.ndarray, positions: np.ndarray, keys: np.ndarray) -> Any:
+    """A boolean mask in the form the model takes: one additive tensor, or one for each kind of layer.
+
+    Args:
+        model: The model; its configuration tells which layers have a sliding window.
+        mask: Shape (rows, tokens, keys): what each token may see, windows left out of account.
+        positions: Shape (rows, tokens): place of each token in its context.
+        keys: Shape (rows, keys): place of each key.
+
+    Returns:
+        Tensors of shape (rows, 1, tokens, keys).
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    size = getattr(config, "sliding_window", None)
+    in_window = mask if size is None else mask & (positions[:, :, None] - keys[:, None, :] < size)
+    if kinds is None:
+        return _additive(model, in_window if getattr(config, "use_sliding_window", True) else mask)
+    if size is None or set(kinds) == {"full_attention"}:
+        return _additive(model, mask)
+    return {"full_attention": _additive(model, mask), "sliding_attention": _additive(model, in_window)}
+
+
+def _additive(model: Any, mask: np.ndarray) -> torch.Tensor:
+    options = {"dtype": model.dtype, "device": model.device}
+    visible = torch.from_numpy(mask).to(model.device)
+    hidden = torch.full((), torch.finfo(model.dtype).min, **options)
+    return torch.where(visible, torch.zeros((), **options), hidden)[:, None]
+
+
+def execute_copying(model: Any, passes: Sequence[Pass]) -> Iterator[Done]:
+    """Run passes with a model whose state cannot be cropped: each branch point's state is kept and copied.
+
+    Args:
+        model: Causal language model.
+        passes: Chains in depth-first order.
+
+    Yields:
+        Each pass, when it has run; its state cannot be taken.
+    """
+    states: list[tuple[int, Any]] = [(0, DynamicCache(config=model.config))]
+    for item in passes:
+        while states[-1][0] > item.prefix:
+            states.pop()
+        cache = copy.deepcopy(states[-1][1])
+        yield Done(item, _forward_chain(model, cache, item), _no_state)
+        states.append((item.prefix + len(item.tokens), cache))
+
+
+def _no_state(begin: int, end: int) -> State:
+    raise NotImplementedError("the state of this model cannot be taken apart")
 
 
 def _forward_chain(model: Any, cache: Any, item: Pass) -> torch.Tensor:
@@ -160,7 +329,7 @@ def _forward_chain(model: Any, cache: Any, item: Pass) -> torch.Tensor:
     for begin in range(0, len(item.tokens), CHUNK_TOKENS):
         chunk = item.tokens[begin : begin + CHUNK_TOKENS]
         wanted = [row - begin for row in rows if begin <= row < begin + len(chunk)]
-        part = log_probs_after(model, chunk, wanted, past_key_values=cache)
+        part = log_probs_after(model, [chunk], wanted, past_key_values=cache)[0]
         if wanted:
             parts.append(part)
     return torch.cat(parts) if parts else part
