@@ -8,8 +8,8 @@ random labels are not. A bias towards one label, ignorance and noise by order ca
 
 from __future__ import annotations
 
+import hashlib
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -27,7 +27,12 @@ Concept = Callable[[str, int], int]
 
 def concept_label(body: str, n_labels: int) -> int:
     """The default concept: a stable hash of the body, balanced over labels and invisible on the surface."""
-    return zlib.crc32(body.encode()) % n_labels
+    return _hash(body.encode()) % n_labels
+
+
+def _hash(data: bytes, *, salt: int = 0) -> int:
+    """64 bits that depend on every byte; a checksum would not do, its bits under two salts go together."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=salt.to_bytes(8, "big")).digest(), "big")
 
 
 class ByteTokenizer:
@@ -142,7 +147,7 @@ class FakeBackend:
         logits[self.concept(bytes(query).decode(errors="replace"), n_labels)] += self.prior + self.gain * evidence
         logits[-1] += self.bias
         text = b"".join(bytes(segment) for segment in prompt.segments)
-        logits += self.noise * np.asarray([zlib.crc32(text, label) / 2**31 - 1 for label in range(n_labels)])
+        logits += self.noise * np.asarray([_hash(text, salt=label) / 2**63 - 1 for label in range(n_labels)])
         return np.asarray(logits - np.logaddexp.reduce(logits))
 
 
