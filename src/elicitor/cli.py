@@ -68,7 +68,10 @@ def label_command(
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
     from elicitor import console
+    from elicitor.data import check_gold
+    from elicitor.tasks import load_task
 
+    check_gold(settings.data, load_task(settings.task), limit=settings.limit)
     if dry_run:
         from elicitor.dry_run import estimate
         from elicitor.labelling import prepare

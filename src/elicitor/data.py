@@ -6,6 +6,7 @@ searched. Gold lives in `GoldLabels`, which `load_gold` makes and only evaluatio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -204,7 +205,7 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
 
 
 def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabels:
-    """Read gold labels. Evaluation alone may call this.
+    """Read gold labels. Evaluation alone may keep what this returns.
 
     Args:
         source: File or ``hf:NAME@SPLIT``.
@@ -239,6 +240,21 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
             )
         labels[_id(row, task, number)] = label
     return GoldLabels(labels, missing=len(rows) - len(labels), source=source)
+
+
+def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
+    """Refuse gold outside the label set before hours go into labelling; nothing of it is kept.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``.
+        task: Names the gold column, which need not be there.
+        limit: Look only at the first rows.
+
+    Raises:
+        DataError: If a value is outside the label set, or the source cannot be read.
+    """
+    with contextlib.suppress(MissingColumnError):
+        load_gold(source, task, limit=limit)
 
 
 def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from elicitor.backends.trie import token_cost
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
-from elicitor.objective import Meter, Problem
+from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
 
 _GRID = 10
@@ -24,8 +24,8 @@ class DryRun:
     Attributes:
         n_examples: Examples to label.
         batch_sizes: Examples of each batch.
-        evaluations: (least, most) evaluations of U(D): least if labels never change once given, most if every step
-            changes one.
+        evaluations: (least, most) evaluations of U(D): least if every first label is accepted and none changes later,
+            most if every further step changes one.
         prompts: (least, most) queries.
         tokens: (least, most) prompt tokens computed.
         tokens_per_second: Measured on this machine with one small evaluation.
@@ -84,12 +84,38 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
     sizes = np.unique(np.linspace(growth[0], growth[-1], _GRID).astype(int))
-    evaluation_tokens = np.interp(growth, sizes, _evaluation_tokens(problem, sizes.tolist(), rng=rng))
-    proposal_tokens = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
-    grow = np.asarray([len(growth), growth.sum() + len(growth), evaluation_tokens.sum() + proposal_tokens.sum()])
+    fresh = np.interp(growth, sizes, _evaluation_tokens(problem, sizes.tolist(), rng=rng))
+    alone = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
+    tokens = fresh[0] + _growth_tokens(problem, growth, fresh, alone)
+    grow = np.asarray([len(growth), growth.sum() + len(growth), tokens])
     rest = max(0, budget - (len(growth) - 1))
-    again = np.asarray([1, growth[-1], evaluation_tokens[-1]])
+    # A changed label is judged twice under a new order, once with the label before and once with the one after.
+    twice = 2 if problem.plan.kind == "tree" and _is_kept(problem, fresh[-1]) else 1
+    again = np.asarray([twice, twice * growth[-1], twice * fresh[-1]])
     return np.stack([grow, grow + rest * again], axis=1).astype(np.int64)
+
+
+def _growth_tokens(problem: Problem, growth: np.ndarray, fresh: np.ndarray, alone: np.ndarray) -> float:
+    """Prompt tokens of adding one label after another, each kept; see `Problem.comparable` for the order's renewal."""
+    positions = range(len(problem.dataset))
+    demonstration = float(np.mean([problem.encoder.longest_demonstration(i) for i in positions]))
+    query = float(np.mean([len(problem.encoder.query(i)) for i in positions]))
+    base, tail, tokens = int(growth[0]), 0, 0.0
+    for step, n in enumerate(growth[:-1]):
+        if problem.plan.kind != "tree" or not _is_kept(problem, fresh[step] + (tail + 1) * n * demonstration):
+            tokens += fresh[step + 1] + alone[step]
+            continue
+        if tail + 1 > max(MIN_TAIL, base // 2):
+            tokens += fresh[step]
+            base, tail = int(n), 0
+        tail += 1
+        # The new demonstration behind each context, every query after it, and what the proposal reads.
+        tokens += (n + 1) * (demonstration + query)
+    return tokens
+
+
+def _is_kept(problem: Problem, tokens: float) -> bool:
+    return tokens <= problem.backend.reusable_tokens
 
 
 def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random.Generator) -> list[int]:

@@ -23,7 +23,7 @@ class Estimate:
     Attributes:
         value: Point estimate.
         lower: Lower end, None when the data cannot give an interval (fewer than two groups, or an undefined ratio).
-        upper: Upper end, or None as well.
+        upper: Upper end; None likewise, and where a ratio has no bound above.
         n: Items.
         groups: Groups among them.
         seeds: Seeds averaged over.
@@ -40,9 +40,10 @@ class Estimate:
         """``0.81 [0.74, 0.88]``."""
         if self.value is None:
             return "undefined"
-        if self.lower is None or self.upper is None:
+        if self.lower is None and self.upper is None:
             return f"{self.value:.3f} [no interval]"
-        return f"{self.value:.3f} [{self.lower:.3f}, {self.upper:.3f}]"
+        lower, upper = ("unbounded" if end is None else f"{end:.3f}" for end in (self.lower, self.upper))
+        return f"{self.value:.3f} [{lower}, {upper}]"
 
 
 def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
@@ -110,9 +111,12 @@ def gap_recovered(
     value = lower = upper = None
     if defined:
         value = float((method.mean() - zero_shot.mean()) / (golden.mean() - zero_shot.mean()))
-        # Resamples whose gap is not positive (at most 2.5%) say nothing about the ratio's upper end: it is unbounded.
-        ratio = np.where(gap > 0, (found - zero) / np.where(gap > 0, gap, 1.0), np.sign(found - zero) * np.inf)
-        lower, upper = (float(q) for q in np.quantile(ratio, [0.025, 0.975], method="nearest"))
+        # A resample whose gap is not positive (at most 2.5% are) has a ratio beyond any bound, or 0 where nothing was gained.
+        gained = found - zero
+        ratio = np.where(gained == 0, 0.0, np.copysign(np.inf, gained))
+        np.divide(gained, gap, out=ratio, where=gap > 0)
+        ends = np.quantile(ratio, [0.025, 0.975], method="nearest")
+        lower, upper = (float(end) if np.isfinite(end) else None for end in ends)
     return Estimate(value, lower, upper, n=method.shape[1], groups=n_groups, seeds=method.shape[0])
 
 

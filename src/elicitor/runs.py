@@ -80,7 +80,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        # Not splitlines(): an id may hold a line separator of Unicode, which JSON leaves as it is.
+        for number, line in enumerate(filter(None, path.read_text(encoding="utf-8").split("\n")), start=1):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:

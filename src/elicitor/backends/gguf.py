@@ -6,7 +6,9 @@ into it, so a broken one is never read; a file lock lets one of several processe
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -74,7 +76,8 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
-        with quiet():
+        # The converter draws a bar that redrawing on a log file would repeat a hundred times.
+        with quiet(), contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
             options = {"gguf_file": path.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(

@@ -1,7 +1,8 @@
 """What a search says as it goes: one frozen record for each thing that happened, written to ``events.jsonl``.
 
 Events are enough to rebuild every assignment the search has held, so label accuracy over iterations is computed
-afterwards, beside gold, and never in here. ``seconds`` is the only field that differs between two runs of one seed.
+afterwards, beside gold, and never in here. Two runs of one seed differ in ``seconds`` alone; a resumed run also computes
+again, once, what the killed one had kept in memory, which shows in the token counts.
 """
 
 from __future__ import annotations

@@ -1,0 +1,97 @@
+"""The real command, killed again and again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def command(folder, model, output, *more):
+    words = [
+        "label",
+        str(folder / "x.jsonl"),
+        "--task",
+        "sentiment",
+        "--model",
+        model,
+        "--output-dir",
+        str(output),
+        *more,
+    ]
+    return [sys.executable, "-m", "elicitor", *words]
+
+
+def write_texts(folder, n):
+    rows = [{"id": f"e{i}", "text": f"The {i}th thing was {'good' if i % 3 else 'bad'}."} for i in range(n)]
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def decisions(output):
+    """Events without what a restart may change: times, and tokens computed once more."""
+    changing = {"seconds", "tokens_computed", "tokens_reused"}
+    events = [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in event.items() if key not in changing} for event in events]
+
+
+def kill_until_done(start, output, *, most_kills, longest, seed):
+    """Kill the run at random instants; the number of kills that hit."""
+    draw = random.Random(seed)
+    kills = 0
+    while True:
+        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            wait = draw.uniform(0.3, longest) if kills < most_kills else None
+            _, err = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, err
+        return kills
+
+
+def test_a_run_killed_many_times_ends_in_the_same_labels(tmp_path):
+    write_texts(tmp_path, 24)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    model = "fake:delay=0.04,noise=1.5"
+    options = ("--batch-size", "12")
+    subprocess.run(command(tmp_path, model, whole, *options), check=True, capture_output=True)
+    start = command(tmp_path, model, broken, "--resume", *options)
+    kills = kill_until_done(start, broken, most_kills=10, longest=1.2, seed=0)
+    assert kills >= 5
+    assert (broken / "labels.jsonl").read_bytes() == (whole / "labels.jsonl").read_bytes()
+    assert decisions(broken) == decisions(whole)
+
+
+def test_a_second_writer_is_refused_while_the_first_goes_on(tmp_path):
+    write_texts(tmp_path, 24)
+    start = command(tmp_path, "fake:delay=0.05", tmp_path / "out", "--resume")
+    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        while not (tmp_path / "out" / "checkpoint.json").exists():
+            time.sleep(0.02)
+        second = subprocess.run(start, capture_output=True, text=True)
+        assert second.returncode == 2
+        assert second.stderr.splitlines()[-1].startswith("error: ")
+        assert "another process" in second.stderr
+        assert first.wait() == 0
+
+
+@pytest.mark.slow
+def test_the_bundled_model_resumes_to_the_same_labels(tmp_path):
+    write_texts(tmp_path, 12)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    subprocess.run(command(tmp_path, "bundled", whole), check=True, capture_output=True, env=environment)
+    start = command(tmp_path, "bundled", broken, "--resume")
+    assert kill_until_done(start, broken, most_kills=3, longest=25, seed=1) >= 1
+    labels = [
+        [(row["id"], row["label"]) for row in map(json.loads, (path / "labels.jsonl").open())]
+        for path in (whole, broken)
+    ]
+    assert labels[0] == labels[1]

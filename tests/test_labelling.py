@@ -1,0 +1,147 @@
+import json
+
+import pytest
+
+import elicitor
+from elicitor.backends.fake import FakeBackend
+from elicitor.config import build_config
+from elicitor.errors import ConfigError
+from elicitor.labelling import prepare, run
+
+TASK = {"template": "{text}:", "labels": ["no", "yes"], "group": "g", "key": "k", "constraint": "negation"}
+
+
+def write(folder, rows, name="x.jsonl"):
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def pairs(n):
+    return [
+        {"id": f"e{i}", "text": f"text {i}", "g": i // 2, "k": i % 2, "label": "yes" if i % 2 else "no"}
+        for i in range(n)
+    ]
+
+
+def config(source, **flags):
+    return build_config(flags={"data": source, "task": TASK, "model": "fake", **flags})
+
+
+def events(path, *, without=("seconds",)):
+    rows = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in without} for row in rows]
+
+
+def test_five_lines_do_what_the_command_does(tmp_path):
+    done = elicitor.label(write(tmp_path, pairs(20)), task=TASK, model="fake", output_dir=tmp_path / "run")
+    assert [item.id for item in done.labels] == [f"e{i}" for i in range(20)]
+    assert [item.group_id for item in done.labels] == [str(i // 2) for i in range(20)]
+    assert done.metrics["cost"]["tokens_computed"] * 2 < done.metrics["cost"]["in_order_tokens_same_events"]
+    assert elicitor.load_run(tmp_path / "run").labels == done.labels
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        ".lock",
+        "config.yaml",
+        "manifest.json",
+        "events.jsonl",
+        "checkpoint.json",
+        "labels.jsonl",
+        "metrics.json",
+    }
+
+
+@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+def test_gold_moves_nothing_event_by_event(tmp_path, search):
+    """Search has no way to gold: other gold, or none, and every event stays the same."""
+    rows = pairs(16)
+    flipped = [{**row, "label": "no" if row["label"] == "yes" else "yes"} for row in rows]
+    bare = [{key: value for key, value in row.items() if key != "label"} for row in rows]
+    seen = []
+    for k, content in enumerate((rows, flipped, bare)):
+        path = tmp_path / f"run{k}"
+        run(config(write(tmp_path, content), search=search), path)
+        seen.append((events(path), (path / "labels.jsonl").read_bytes()))
+    assert seen[0] == seen[1] == seen[2]
+    assert "gold" not in seen[0][1].decode()
+
+
+def test_the_seed_decides_everything(tmp_path):
+    source = write(tmp_path, pairs(16))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(config(source, seed=seed), tmp_path / name)
+    assert events(tmp_path / "a") == events(tmp_path / "b") != events(tmp_path / "c")
+
+
+def test_batches_are_whole_groups_searched_on_their_own(tmp_path):
+    source = write(tmp_path, pairs(30))
+    done = run(config(source, batch_size=8), tmp_path / "run")
+    by_group = {}
+    for item in done.labels:
+        by_group.setdefault(item.group_id, set()).add(item.batch)
+    assert all(len(batches) == 1 for batches in by_group.values())
+    assert len(done.metrics["batches"]) == 4
+    assert [item.id for item in done.labels] == [f"e{i}" for i in range(30)]
+    assert not list((tmp_path / "run").glob("labels-*"))
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(steps):
+    def observe(step):
+        observe.seen += 1
+        if observe.seen == steps:
+            raise Stop
+
+    observe.seen = 0
+    return observe
+
+
+@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, search):
+    settings = config(write(tmp_path, pairs(24)), search=search, batch_size=12, **{"bootstrap.start": "random"})
+    whole = run(settings, tmp_path / "whole")
+    # What had been kept in memory is computed once more after a restart; nothing else differs.
+    costs = ("seconds", "tokens_computed", "tokens_reused")
+    for k, steps in enumerate((1, 2, 3, 5, 8)):
+        path = tmp_path / f"run{k}"
+        try:
+            run(settings, path, observer=stop_after(steps), backend=FakeBackend())
+        except Stop:
+            pass
+        else:
+            assert steps > len(events(path))
+        again = run(settings, path, resume=True, backend=FakeBackend())
+        assert again.labels == whole.labels
+        assert events(path, without=costs) == events(tmp_path / "whole", without=costs)
+        assert again.metrics["batches"] == whole.metrics["batches"]
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    settings = config(write(tmp_path, pairs(10)))
+    run(settings, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    run(settings, tmp_path / "run", resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_class_prior_must_fit_the_labels(tmp_path):
+    source = write(tmp_path, pairs(6))
+    with pytest.raises(ConfigError, match="3 shares for 2 labels"):
+        prepare(config(source, **{"objective.calibration": "batch", "objective.class_prior": [0.2, 0.3, 0.5]}))
+
+
+@pytest.mark.parametrize("plan", ["tree", "in_order", "folds", "sampled"])
+def test_every_plan_labels_everything(tmp_path, plan):
+    done = run(config(write(tmp_path, pairs(12)), **{"plan.kind": plan, "plan.max_demonstrations": 5}), tmp_path / plan)
+    assert len(done.labels) == 12
+
+
+def test_the_tree_needs_a_third_of_in_order_even_with_nothing_kept(tmp_path):
+    source = write(tmp_path, pairs(64))
+    settings = {"icm.num_seed_examples": 56, "icm.iterations": 12}
+    done = run(config(source, model="fake:reusable=0", **settings), tmp_path / "run")
+    cost = done.metrics["cost"]
+    assert cost["in_order_tokens_same_events"] > 3 * cost["tokens_computed"]

@@ -1,0 +1,109 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from elicitor.config import build_config
+from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
+from elicitor.runs import Checkpoint, RunFolder, read_rows, refuse_used, write_atomic, write_rows
+
+CONFIG = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake"})
+MANIFEST = {"identity": {"elicitor": "1", "data": "d", "model": "m"}}
+
+
+def checkpoint(batch):
+    return Checkpoint(batch=batch, state={"labels": [batch]}, rng={"state": batch}, meter={})
+
+
+def test_writing_replaces_the_whole_file_or_nothing(tmp_path):
+    path = tmp_path / "x"
+    write_atomic(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "new \ud800")
+    assert path.read_text() == "old"
+    write_atomic(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_rows_survive_any_text(tmp_path):
+    rows = [{"id": "a\u2028b\x85c\nd"}, {"id": "й"}]
+    write_rows(tmp_path / "x", rows)
+    assert read_rows(tmp_path / "x") == rows
+
+
+def test_resume_drops_what_was_written_after_the_checkpoint(tmp_path):
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        folder.append([{"n": 1}, {"n": 2}])
+        folder.save(checkpoint(3))
+        folder.append([{"n": 3}])
+    with (tmp_path / "run" / "events.jsonl").open("a") as stream:
+        stream.write('{"n": 4, "torn')
+    (tmp_path / "run" / ".labels.jsonl.99.tmp").write_text("half")
+    with RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        assert read_rows(tmp_path / "run" / "events.jsonl") == [{"n": 1}, {"n": 2}]
+        assert folder.checkpoint().batch == 3
+        assert folder.checkpoint().state == {"labels": [3]}
+        folder.append([{"n": 5}])
+        folder.save(checkpoint(4))
+    assert read_rows(tmp_path / "run" / "events.jsonl") == [{"n": 1}, {"n": 2}, {"n": 5}]
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def test_a_second_writer_is_refused_in_this_and_in_another_process(tmp_path):
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST):
+        with pytest.raises(RunLockedError, match="another process"):
+            RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST)
+        code = (
+            "import sys, pathlib\nfrom elicitor.runs import RunFolder\nfrom elicitor.errors import RunLockedError\n"
+            "try: RunFolder(pathlib.Path(sys.argv[1]))._acquire()\nexcept RunLockedError: print('locked')"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+        assert done.stdout == "locked\n"
+    RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST).close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "identity", "message"),
+    [
+        ({"seed": 1}, {}, "setting seed = 0, now it is 1"),
+        ({"objective.alpha": 30}, {}, r"setting objective\.alpha = 50\.0, now it is 30\.0"),
+        ({}, {"data": "other"}, "manifest entry data = 'd'"),
+        ({}, {"model": "other"}, "manifest entry model = 'm'"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_was_made_with(tmp_path, flags, identity, message):
+    RunFolder.create(tmp_path / "run", CONFIG, MANIFEST).close()
+    changed = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake", **flags})
+    with pytest.raises(ResumeMismatchError, match=message):
+        RunFolder.resume(tmp_path / "run", changed, {"identity": MANIFEST["identity"] | identity})
+    moved = build_config(flags={"data": "elsewhere/x.jsonl", "task": "sentiment", "model": "fake"})
+    RunFolder.resume(tmp_path / "run", moved, MANIFEST).close()
+
+
+def test_folders_in_use_are_refused(tmp_path):
+    refuse_used(tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        refuse_used(tmp_path / "file")
+    with pytest.raises(ConfigError, match="is not empty, it holds 'file'"):
+        refuse_used(tmp_path)
+    RunFolder.create(tmp_path / "run", CONFIG, MANIFEST).close()
+    with pytest.raises(ConfigError, match="--resume"):
+        refuse_used(tmp_path / "run")
+
+
+def test_a_run_killed_before_it_began_can_be_started_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("")
+    (tmp_path / "run" / "config.yaml").write_text("half")
+    RunFolder.create(tmp_path / "run", CONFIG, MANIFEST).close()
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text()) == MANIFEST
+
+
+def test_broken_files_are_named(tmp_path):
+    (tmp_path / "x").write_text('{"a": 1}\n{"a"')
+    with pytest.raises(DataError, match="line 2 is not JSON"):
+        read_rows(tmp_path / "x")
+    with pytest.raises(DataError, match="does not exist"):
+        read_rows(tmp_path / "y")
