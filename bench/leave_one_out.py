@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-import elicitor
 from elicitor.backends.base import Backend, Prompt
 from elicitor.backends.trie import token_cost
 from elicitor.console import environment
@@ -29,8 +28,7 @@ from elicitor.prompts import PromptEncoder
 from elicitor.tasks import load_task
 
 RAW_TOKENS = 2048
-TEXTS = [Path(elicitor.__file__).parent / "quickstart" / "reviews_test.jsonl"]
-TEXTS += sorted((Path(__file__).parent / "candidates").glob("*.jsonl"))
+TEXTS = [Path(__file__).parent / "candidates" / f"{name}.jsonl" for name in ("sentiment", "topic", "subj")]
 
 
 def main() -> None:

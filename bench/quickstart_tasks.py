@@ -106,7 +106,7 @@ def measure(
 
 def examples(name: str) -> list[dict[str, str]]:
     """Rows of a candidate, with gold."""
-    if name == "sentiment":
+    if name == "tense":
         gold = {row["id"]: row["label"] for row in read(quickstart.GOLD)}
         return [{**row, "label": gold[row["id"]]} for row in read(quickstart.DATA)] + read(quickstart.TEST)
     return read(CANDIDATES / f"{name}.jsonl")

@@ -1,7 +1,6 @@
-"""The data set of ``elicitor quickstart``: short original reviews, with the gold labels of the unlabelled part kept aside.
+"""The data set of ``elicitor quickstart``: is a sentence about the past or about the future?
 
-Run `settings` through `elicitor.labelling.run`, then compare with gold by `elicitor.evaluate`; ``docs/quickstart.md`` says
-why this task, and what to expect.
+The sentences are original; the gold labels of the unlabelled part are kept aside. ``docs/lab-log.md`` says why this task.
 """
 
 from __future__ import annotations
@@ -11,16 +10,18 @@ from pathlib import Path
 from elicitor.config import RunConfig, build_config
 
 FOLDER = Path(__file__).parent
-DATA = FOLDER / "reviews.jsonl"
-"""Reviews without labels."""
-GOLD = FOLDER / "reviews_gold.jsonl"
+TASK = FOLDER / "tense.yaml"
+"""What is asked, declared as a user would."""
+DATA = FOLDER / "sentences.jsonl"
+"""Sentences without labels."""
+GOLD = FOLDER / "sentences_gold.jsonl"
 """Their gold labels, for the final table alone."""
-TEST = FOLDER / "reviews_test.jsonl"
-"""Other reviews with gold labels."""
+TEST = FOLDER / "sentences_test.jsonl"
+"""Other sentences with gold labels."""
 LIMIT = 40
-"""Reviews that are labelled, so that the whole of it takes at most four minutes on two slow cores."""
+"""Sentences that are labelled, so that the whole of it takes at most four minutes on two slow cores."""
 TEST_LIMIT = 100
-"""Test reviews that are asked."""
+"""Test sentences that are asked."""
 
 
 def settings(*, seed: int = 0) -> RunConfig:
@@ -34,7 +35,7 @@ def settings(*, seed: int = 0) -> RunConfig:
     """
     flags = {
         "data": str(DATA),
-        "task": "sentiment",
+        "task": str(TASK),
         "model": "bundled",
         "objective.calibration": "batch",
         "limit": LIMIT,
