@@ -7,12 +7,14 @@ into it, so a broken one is never read; a file lock lets one of several processe
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from elicitor.errors import BackendError
@@ -77,7 +79,8 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         # The converter draws a bar that redrawing on a log file would repeat a hundred times.
-        with quiet(), contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+        with quiet(), bar, _read_once():
             options = {"gguf_file": path.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(
@@ -93,3 +96,16 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BackendError(f"{path} could not be converted: {reason}", fix="check that the file is whole") from error
     temporary.rename(folder)
+
+
+@contextlib.contextmanager
+def _read_once() -> Iterator[None]:
+    """Let the tokenizer, the configuration and the weights share one parse of the file, most of a conversion's time."""
+    import gguf
+
+    original = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(original)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = original
