@@ -193,7 +193,7 @@ class Problem:
             log_probs[[row[context.target] for context in contexts]] = normalize(self._score(prompts, keep=keep))
             self.meter.in_order_tokens += self._in_order_tokens(prompts, assignment)
         self.meter.evaluations += 1
-        offset = self._offset(log_probs)
+        offset = self.offset(log_probs)
         predictable = predictability(normalize(log_probs - offset), labels, self.objective)
         violated = self.constraints.count(assignment)
         return Utility(
@@ -294,7 +294,8 @@ class Problem:
     def _prompts(self, contexts: Sequence[Context], assignment: Assignment) -> list[Prompt]:
         return [self.encoder.prompt(context, assignment) for context in contexts]
 
-    def _offset(self, log_probs: Array) -> Array:
+    def offset(self, log_probs: Array) -> Array:
+        """What calibration subtracts for a batch of label distributions, shape (examples, labels); zeros without it."""
         if self.objective.calibration == "none" or len(log_probs) == 0:
             return np.zeros(len(self.dataset.label_space))
         return batch_offset(log_probs, self.objective.class_prior)

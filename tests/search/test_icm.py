@@ -120,6 +120,23 @@ def test_stalled_growth_is_reported_once_with_what_to_change(problem):
     assert warnings[0].iteration >= STALL_WINDOW
 
 
+def test_a_search_that_ends_with_much_left_says_so(problem):
+    made = problem(n=14, reduce="sum", score="log_prob")
+    state, events = search(made, initial_temperature=1e-6, min_temperature=1e-6)
+    assert state.finished == "nothing changed for a full pass"
+    assert len(state.verdicts) < STALL_WINDOW
+    (warning,) = [event for event in events if event.kind == "warned"]
+    assert f"{len(state.assignment.unlabelled)} examples have none" in warning.message
+
+
+def test_filling_calibrates_over_everything(problem):
+    """A model biased towards one label fills both, although the labelled batch alone would say otherwise."""
+    made = problem(n=40, calibration="batch", fake=FakeBackend(bias=5.0, prior=2.0))
+    state, _ = search(made, iterations=1)
+    final, _, _ = finish(made, state, batch=0, rng=np.random.default_rng(0))
+    assert agreement(made, final.assignment) > 0.8
+
+
 def test_healthy_growth_is_not_reported(problem):
     _, events = search(problem(n=40))
     assert not [event for event in events if event.kind == "warned"]

@@ -81,9 +81,10 @@ def finish(
     missing = state.assignment.unlabelled
     events: list[AnyEvent] = []
     if missing:
-        predicted = normalize(
-            problem.predict(missing, state.assignment, rng=rng, after=state.utility) - state.utility.offset
-        )
+        log_probs = problem.predict(missing, state.assignment, rng=rng, after=state.utility)
+        # The batch that calibration speaks of is now everything: what was labelled and what is being filled in.
+        offset = problem.offset(np.concatenate([state.utility.log_probs, log_probs]))
+        predicted = normalize(log_probs - offset)
         assignment = most_confident(problem.constraints, state.assignment, dict(zip(missing, predicted, strict=True)))
         full = replace(state, assignment=assignment, utility=problem.utility(assignment, rng=rng))
         events.append(

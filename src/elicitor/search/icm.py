@@ -21,7 +21,8 @@ from elicitor.search.state import SearchState, changes, event_fields, relabellin
 STALL_WINDOW = 20
 """First labels over which the share of acceptances is watched."""
 STALL_SHARE = 0.1
-"""Growth counts as stalled when fewer than this share of the window was accepted."""
+"""Growth counts as stalled when fewer than this share of the window was accepted, or more than this share of the examples is
+left without a label when nothing changes any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +122,9 @@ class Icm:
             options_tried=options_tried,
             **event_fields(problem, after, batch=self.batch, spent_before=spent),
         )
+        after = self._judge_end(problem, after)
         after, warnings = self._watch_growth(problem, after)
-        return self._judge_end(problem, after), [event, *warnings]
+        return after, [event, *warnings]
 
     def _predicted_label(self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator) -> int:
         if state.assignment[picked] is None:
@@ -139,12 +141,14 @@ class Icm:
         return state
 
     def _watch_growth(self, problem: Problem, state: SearchState) -> tuple[SearchState, list[AnyEvent]]:
-        window = state.verdicts
-        if state.warned or len(window) < STALL_WINDOW or sum(window) >= STALL_SHARE * len(window):
+        window, left = state.verdicts, len(state.assignment.unlabelled)
+        slow = len(window) == STALL_WINDOW and sum(window) < STALL_SHARE * len(window)
+        over = state.unchanged >= len(problem.dataset) and left > STALL_SHARE * len(problem.dataset)
+        if state.warned or not (slow or over):
             return state, []
         message = (
             f"growth has stalled: {sum(window)} of the last {len(window)} first labels were accepted and "
-            f"{len(state.assignment.unlabelled)} examples have none; "
+            f"{left} examples have none; "
         )
         if problem.objective.reduce == "sum":
             message += "set objective.reduce=mean: under sum every added example lowers the utility"
