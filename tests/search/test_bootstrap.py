@@ -1,27 +1,20 @@
 import numpy as np
+import pytest
 
-from elicitor.backends.fake import FakeBackend, concept_label
+from elicitor.backends.fake import FakeBackend
 from elicitor.config import BootstrapConfig
 from elicitor.search.bootstrap import Bootstrap
 
 
-def search(problem, *, seed=0, **settings):
-    rng = np.random.default_rng(seed)
-    bootstrap = Bootstrap(BootstrapConfig(**settings))
-    state, started = bootstrap.start(problem, rng=rng)
-    events = [started]
-    while state.finished is None:
-        state, more = bootstrap.step(problem, state, rng=rng)
-        events += more
-    return state, events
+@pytest.fixture
+def search(run_search):
+    def run(problem, *, seed=0, **settings):
+        return run_search(Bootstrap(BootstrapConfig(**settings)), problem, seed=seed)
+
+    return run
 
 
-def agreement(problem, assignment):
-    truth = [concept_label(f"{example.fields['text']}:", 2) for example in problem.dataset.examples]
-    return np.mean([label == gold for label, gold in zip(assignment.labels, truth, strict=True)])
-
-
-def test_a_weak_zero_shot_start_is_amplified(problem):
+def test_a_weak_zero_shot_start_is_amplified(problem, search, agreement):
     made = problem(n=60, fake=FakeBackend(prior=0.3, noise=1.0))
     started, _ = Bootstrap(BootstrapConfig()).start(made, rng=np.random.default_rng(0))
     state, _ = search(made)
@@ -29,7 +22,7 @@ def test_a_weak_zero_shot_start_is_amplified(problem):
     assert agreement(made, state.assignment) > agreement(made, started.assignment)
 
 
-def test_rounds_end_when_nothing_changes_or_the_budget_is_spent(problem):
+def test_rounds_end_when_nothing_changes_or_the_budget_is_spent(problem, search):
     state, _ = search(problem(n=20), rounds=20)
     assert state.iteration < 20
     state, events = search(problem(n=20, fake=FakeBackend(gain=0, prior=0, noise=3)), rounds=2)
@@ -37,14 +30,14 @@ def test_rounds_end_when_nothing_changes_or_the_budget_is_spent(problem):
     assert len(events) == 3
 
 
-def test_every_example_is_labelled_and_groups_are_consistent(problem):
+def test_every_example_is_labelled_and_groups_are_consistent(problem, search):
     made = problem(n=20, group_size=2, constraint="negation")
     state, _ = search(made, start="random")
     assert not state.assignment.unlabelled
     assert made.constraints.count(state.assignment) == 0
 
 
-def test_a_biased_model_collapses_without_calibration_and_not_with_it(problem):
+def test_a_biased_model_collapses_without_calibration_and_not_with_it(problem, search, agreement):
     world = {"bias": 6.0, "prior": 1.0, "gain": 2.0}
     raw = problem(n=30, fake=FakeBackend(**world))
     calibrated = problem(n=30, calibration="batch", fake=FakeBackend(**world))

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from elicitor.backends.fake import FakeBackend, concept_label
+from elicitor.backends.fake import FakeBackend
 from elicitor.config import IcmConfig
 from elicitor.data import Assignment
 from elicitor.search import finish
@@ -12,30 +12,21 @@ from elicitor.search.repair import most_confident, repair
 from elicitor.search.state import SearchState
 
 
-def search(problem, *, seed=0, **settings):
-    """Run a search to its end; the final state and all events."""
-    rng = np.random.default_rng(seed)
-    icm = Icm(IcmConfig(**settings))
-    state, started = icm.start(problem, rng=rng)
-    events = [started]
-    while state.finished is None:
-        state, more = icm.step(problem, state, rng=rng)
-        events += more
-    return state, events
+@pytest.fixture
+def search(run_search):
+    def run(problem, *, seed=0, **settings):
+        return run_search(Icm(IcmConfig(**settings)), problem, seed=seed)
+
+    return run
 
 
-def agreement(problem, assignment):
-    truth = [concept_label(f"{example.fields['text']}:", 2) for example in problem.dataset.examples]
-    return np.mean([assignment[i] == truth[i] for i in assignment.labelled])
-
-
-def test_the_hidden_concept_is_found_whole_or_whole_upside_down(problem):
+def test_the_hidden_concept_is_found_whole_or_whole_upside_down(problem, search, agreement):
     """Labels of either sign are coherent; nothing in between is."""
     found = [agreement(made, search(made, seed=seed)[0].assignment) for seed in range(6) for made in [problem(n=24)]]
     assert all(share > 0.9 or share < 0.1 for share in found)
 
 
-def test_what_the_model_knows_beforehand_breaks_the_symmetry(problem):
+def test_what_the_model_knows_beforehand_breaks_the_symmetry(problem, search, agreement):
     shares = [
         agreement(made, search(made, seed=seed)[0].assignment)
         for seed in range(4)
@@ -44,7 +35,7 @@ def test_what_the_model_knows_beforehand_breaks_the_symmetry(problem):
     assert min(shares) > 0.9
 
 
-def test_a_model_that_knows_nothing_gives_no_accuracy(problem):
+def test_a_model_that_knows_nothing_gives_no_accuracy(problem, search, agreement):
     made = [problem(n=24, fake=FakeBackend(prior=0, gain=0, noise=1)) for _ in range(6)]
     shares = [agreement(one, search(one, seed=seed)[0].assignment) for seed, one in enumerate(made)]
     assert 0.3 < np.mean(shares) < 0.7
@@ -63,7 +54,7 @@ def test_random_label_counts_do_not_depend_on_the_seed_but_places_do(problem):
     assert len(places) == 5
 
 
-def test_the_budget_ends_the_search(problem):
+def test_the_budget_ends_the_search(problem, search):
     state, events = search(problem(n=20), iterations=5)
     assert (state.iteration, state.finished) == (5, "iteration budget spent")
     assert len(events) == 6
@@ -71,14 +62,14 @@ def test_the_budget_ends_the_search(problem):
     assert default == 60
 
 
-def test_a_full_pass_without_change_ends_the_search(problem):
+def test_a_full_pass_without_change_ends_the_search(problem, search):
     state, events = search(problem(n=10), iterations=1000)
     assert state.finished == "nothing changed for a full pass"
     changed = [event.iteration for event in events if event.kind == "proposed" and event.labels and event.accepted]
     assert state.iteration == max(changed) + 10
 
 
-def test_proposals_for_labelled_examples_that_agree_cost_nothing(problem):
+def test_proposals_for_labelled_examples_that_agree_cost_nothing(problem, search):
     _, events = search(problem(n=12))
     quiet = [e for e in events if e.kind == "proposed" and e.utility_proposed is None]
     assert quiet
@@ -101,7 +92,7 @@ def test_rejected_proposals_leave_no_trace(problem):
     assert rejected > 0
 
 
-def test_at_no_temperature_utility_only_rises_between_new_orders(problem):
+def test_at_no_temperature_utility_only_rises_between_new_orders(problem, search):
     made = problem(n=16, reusable=0)
     _, events = search(made, initial_temperature=1e-6, min_temperature=1e-6)
     accepted = [e for e in events if e.kind == "proposed" and e.accepted and e.labels]
@@ -109,7 +100,7 @@ def test_at_no_temperature_utility_only_rises_between_new_orders(problem):
     assert all(e.utility > u for e, u in zip(accepted, before, strict=True))
 
 
-def test_stalled_growth_is_reported_once_with_what_to_change(problem):
+def test_stalled_growth_is_reported_once_with_what_to_change(problem, search):
     made = problem(n=60, reduce="sum", score="log_prob", fake=FakeBackend(gain=0.2, prior=0.1))
     state, events = search(made, initial_temperature=0.01)
     warnings = [event for event in events if event.kind == "warned"]
@@ -120,7 +111,7 @@ def test_stalled_growth_is_reported_once_with_what_to_change(problem):
     assert warnings[0].iteration >= STALL_WINDOW
 
 
-def test_a_search_that_ends_with_much_left_says_so(problem):
+def test_a_search_that_ends_with_much_left_says_so(problem, search):
     made = problem(n=14, reduce="sum", score="log_prob")
     state, events = search(made, initial_temperature=1e-6, min_temperature=1e-6)
     assert state.finished == "nothing changed for a full pass"
@@ -129,7 +120,7 @@ def test_a_search_that_ends_with_much_left_says_so(problem):
     assert f"{len(state.assignment.unlabelled)} examples have none" in warning.message
 
 
-def test_filling_calibrates_over_everything(problem):
+def test_filling_calibrates_over_everything(problem, search, agreement):
     """A model biased towards one label fills both, although the labelled batch alone would say otherwise."""
     made = problem(n=40, calibration="batch", fake=FakeBackend(bias=5.0, prior=2.0))
     state, _ = search(made, iterations=1)
@@ -137,12 +128,12 @@ def test_filling_calibrates_over_everything(problem):
     assert agreement(made, final.assignment) > 0.8
 
 
-def test_healthy_growth_is_not_reported(problem):
+def test_healthy_growth_is_not_reported(problem, search):
     _, events = search(problem(n=40))
     assert not [event for event in events if event.kind == "warned"]
 
 
-def test_what_is_left_is_filled_by_the_final_context(problem):
+def test_what_is_left_is_filled_by_the_final_context(problem, search):
     made = problem(n=30)
     rng = np.random.default_rng(0)
     state, _ = search(made, iterations=6)
@@ -157,7 +148,7 @@ def test_what_is_left_is_filled_by_the_final_context(problem):
     assert [final.assignment[i] for i in left] == predicted.tolist()
 
 
-def test_states_survive_json_to_the_bit(problem):
+def test_states_survive_json_to_the_bit(problem, search):
     state, _ = search(problem(n=12), iterations=7)
     again = SearchState.from_json(state.to_json())
     assert again.assignment == state.assignment
@@ -167,7 +158,7 @@ def test_states_survive_json_to_the_bit(problem):
 
 
 @pytest.mark.parametrize("constraint", ["negation", "at_most_one", "exactly_one"])
-def test_searches_end_consistent(problem, constraint):
+def test_searches_end_consistent(problem, constraint, search):
     made = problem(n=20, group_size=2, constraint=constraint, alpha=1.0)
     state, _ = search(made)
     _, found, _ = finish(made, state, batch=0, rng=np.random.default_rng(0))

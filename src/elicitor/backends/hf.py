@@ -151,7 +151,7 @@ class HfBackend:
                     cells = [todo[read.prompt] for read in item.reads], [read.candidate for read in item.reads]
                     np.add.at(log_probs, cells, values)
                 for entry, first in item.fills:
-                    if cache and cache.has_room(entry):
+                    if cache and done.state and cache.has_room(entry):
                         cache.hold(entry, done.state(first, first + len(entry.segment)))
                 if on_progress:
                     on_progress(len(item.tokens))
@@ -198,7 +198,7 @@ def _bytes_per_token(backend: HfBackend) -> int:
     """Size of one token's keys and values, by running one."""
     with torch.inference_mode():
         (done,) = execute(backend._model, [Pass(0, [0], [-1], [])], batch_tokens=0)
-    kept = [pair for pair in done.state(0, 1) if pair is not None]
+    kept = [pair for pair in (done.state(0, 1) if done.state else []) if pair is not None]
     return sum(tensor.numel() * tensor.element_size() for pair in kept for tensor in pair)
 
 

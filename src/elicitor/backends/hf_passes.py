@@ -89,12 +89,12 @@ class Done:
     Attributes:
         item: The pass.
         rows: Log-probabilities over the vocabulary after each row that it reads, shape (rows, vocabulary).
-        state: Gives keys and values of the pass's tokens from one index to another.
+        state: Gives keys and values of the pass's tokens from one index to another; None where they cannot be taken apart.
     """
 
     item: Pass
     rows: torch.Tensor
-    state: Callable[[int, int], State]
+    state: Callable[[int, int], State] | None
 
 
 def execute(model: Any, passes: Sequence[Pass], *, batch_tokens: int) -> Iterator[Done]:
@@ -307,19 +307,15 @@ def execute_copying(model: Any, passes: Sequence[Pass]) -> Iterator[Done]:
         passes: Chains in depth-first order.
 
     Yields:
-        Each pass, when it has run; its state cannot be taken.
+        Each pass, when it has run.
     """
     states: list[tuple[int, Any]] = [(0, DynamicCache(config=model.config))]
     for item in passes:
         while states[-1][0] > item.prefix:
             states.pop()
         cache = copy.deepcopy(states[-1][1])
-        yield Done(item, _forward_chain(model, cache, item), _no_state)
+        yield Done(item, _forward_chain(model, cache, item), None)
         states.append((item.prefix + len(item.tokens), cache))
-
-
-def _no_state(begin: int, end: int) -> State:
-    raise NotImplementedError("the state of this model cannot be taken apart")
 
 
 def _forward_chain(model: Any, cache: Any, item: Pass) -> torch.Tensor:
