@@ -124,6 +124,19 @@ def test_utilities_that_are_compared_share_their_order(problem):
     assert made.comparable(current, assignment, last=[3], rng=rng) is current
 
 
+def test_a_new_order_of_the_same_labels_is_not_held_against_other_plans(problem):
+    made = problem(n=12)
+    rng = np.random.default_rng(0)
+    assignment = Assignment((0, 1) * 6)
+    utility = made.utility(assignment, rng=rng)
+    before = made.meter.in_order_tokens, made.meter.naive_tokens
+    assert made.comparable(utility, assignment, last=[3], rng=rng) is not utility
+    assert (made.meter.in_order_tokens, made.meter.naive_tokens) == before
+    longest = max(made.encoder.longest_demonstration(i) for i in range(12))
+    assert made.meter.naive_tokens <= 12 * 12 * longest
+    assert made.meter.evaluations == 2
+
+
 def test_without_room_to_keep_anything_orders_are_fresh(problem):
     made = problem(n=12, reusable=0)
     rng = np.random.default_rng(0)

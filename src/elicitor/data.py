@@ -236,7 +236,8 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
             raise DataError(
                 f"{row.location} column {task.gold_column!r}: {value!r} is outside the label set, allowed are "
                 f"{', '.join(allowed)}",
-                fix="correct it, map it with the task's gold_values, or name another column with --gold-column",
+                fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
+                "remove it, labelling needs no gold)",
             )
         labels[_id(row, task, number)] = label
     return GoldLabels(labels, missing=len(rows) - len(labels), source=source)

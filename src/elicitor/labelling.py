@@ -342,7 +342,7 @@ def _metrics(
             **asdict(meter.cost),
             "evaluations": meter.evaluations,
             "in_order_tokens_same_events": meter.in_order_tokens,
-            "naive_tokens_same_events": meter.cost.tokens_computed + meter.cost.tokens_reused,
+            "naive_tokens_same_events": meter.naive_tokens,
         },
         "batches": batches,
     }

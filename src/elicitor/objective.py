@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elicitor.backends.base import Backend, Cost, Progress, Prompt
-from elicitor.backends.trie import token_cost
+from elicitor.backends.trie import token_cost, unshared_tokens
 from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, Dataset
@@ -126,12 +126,15 @@ class Meter:
 
     Attributes:
         cost: Prompts, tokens and seconds of the backend.
-        in_order_tokens: Prompt tokens that plan ``in_order`` would have computed for the same assignments.
+        in_order_tokens: Prompt tokens that plan ``in_order`` would have computed for the same assignments, each once: its
+            order never changes, so it has no need of `Problem.comparable`.
+        naive_tokens: The same without sharing any prefix.
         evaluations: Evaluations of U(D).
     """
 
     cost: Cost = field(default_factory=Cost)
     in_order_tokens: int = 0
+    naive_tokens: int = 0
     evaluations: int = 0
 
 
@@ -178,9 +181,11 @@ class Problem:
         order = None
         if self.plan.kind == "tree":
             order = self._grown_order(assignment, after) or tree_order(assignment.labelled, rng)
-        return self._evaluate(assignment, order, rng=rng)
+        return self._evaluate(assignment, order, rng=rng, is_new=True)
 
-    def _evaluate(self, assignment: Assignment, order: TreeOrder | None, *, rng: np.random.Generator) -> Utility:
+    def _evaluate(
+        self, assignment: Assignment, order: TreeOrder | None, *, rng: np.random.Generator, is_new: bool
+    ) -> Utility:
         labelled = assignment.labelled
         labels = tuple(y for i in labelled if (y := assignment[i]) is not None)
         log_probs = np.zeros((len(labelled), len(self.dataset.label_space)))
@@ -191,7 +196,8 @@ class Problem:
             row = {position: k for k, position in enumerate(labelled)}
             keep = order is not None and self._can_be_kept(prompts)
             log_probs[[row[context.target] for context in contexts]] = normalize(self._score(prompts, keep=keep))
-            self.meter.in_order_tokens += self._in_order_tokens(prompts, assignment)
+            if is_new:
+                self._count_alternatives(prompts, self._prompts(in_order(labelled), assignment))
         self.meter.evaluations += 1
         offset = self.offset(log_probs)
         predictable = predictability(normalize(log_probs - offset), labels, self.objective)
@@ -239,7 +245,7 @@ class Problem:
             demonstrations = demonstrations[: self.plan.max_demonstrations]
         prompts = self._prompts([Context(target, tuple(demonstrations)) for target in targets], assignment)
         log_probs = normalize(self._score(prompts, keep=order is not None))
-        self.meter.in_order_tokens += token_cost(prompts).tokens_computed
+        self._count_alternatives(prompts, prompts)
         return log_probs
 
     def comparable(
@@ -271,7 +277,7 @@ class Problem:
         fresh = TreeOrder(tree_order(rest, rng).base, tuple(settled))
         if not rest or not self._can_be_kept(self._prompts(fresh.contexts(), assignment)):
             return utility
-        return self._evaluate(assignment, fresh, rng=rng)
+        return self._evaluate(assignment, fresh, rng=rng, is_new=False)
 
     def _grown_order(self, assignment: Assignment, after: Utility | None) -> TreeOrder | None:
         """The order of ``after`` with what was added since; None if labels changed that all its contexts build on.
@@ -300,11 +306,10 @@ class Problem:
             return np.zeros(len(self.dataset.label_space))
         return batch_offset(log_probs, self.objective.class_prior)
 
-    def _in_order_tokens(self, prompts: Sequence[Prompt], assignment: Assignment) -> int:
-        """Tokens of the released code's plan for the same assignment, so that savings are measured, not claimed."""
-        if self.plan.kind != "in_order":
-            prompts = self._prompts(in_order(assignment.labelled), assignment)
-        return token_cost(prompts).tokens_computed
+    def _count_alternatives(self, prompts: Sequence[Prompt], in_order_prompts: Sequence[Prompt]) -> None:
+        """Count what other plans would have cost for the same assignment, so that savings are measured, not claimed."""
+        self.meter.in_order_tokens += token_cost(in_order_prompts).tokens_computed
+        self.meter.naive_tokens += unshared_tokens(prompts)
 
     def _score(self, prompts: Sequence[Prompt], *, keep: bool) -> Array:
         scores = self.backend.score(prompts, keep=keep, on_progress=self.on_progress)

@@ -174,7 +174,7 @@ def schedule(prompts: Sequence[Prompt], *, pack_tokens: int, cache: PrefixCache 
 def cost(prompts: Sequence[Prompt], passes: Sequence[Pass]) -> Cost:
     """What scoring prompts by these passes costs, with zero seconds."""
     computed = sum(len(item.tokens) for item in passes)
-    return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=_unshared(prompts) - computed)
+    return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=unshared_tokens(prompts) - computed)
 
 
 def token_cost(prompts: Sequence[Prompt]) -> Cost:
@@ -190,11 +190,18 @@ def token_cost(prompts: Sequence[Prompt]) -> Cost:
         LabelTokenError: See `check_candidates`.
     """
     computed = build(prompts).total
-    return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=_unshared(prompts) - computed)
+    return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=unshared_tokens(prompts) - computed)
 
 
-def _unshared(prompts: Sequence[Prompt]) -> int:
-    """Tokens if every prompt were computed on its own (candidates once each, as the tree would)."""
+def unshared_tokens(prompts: Sequence[Prompt]) -> int:
+    """Tokens that would be computed if every prompt were scored on its own.
+
+    Args:
+        prompts: Prompts in any order.
+
+    Returns:
+        The exact count; the tokens of a prompt's candidates are shared as far as they begin alike.
+    """
     extra: dict[tuple[TokenIds, ...], int] = {}
     total = 0
     for prompt in prompts:
