@@ -137,14 +137,14 @@ def _batches(passes: Sequence[Pass], batch_tokens: int, *, max_prefix: int) -> d
     ]
     groups: list[list[int]] = []
     for index in short:
-        size = 1 + len(groups[-1]) if groups else 0
-        longest = max((len(passes[i].tokens) for i in (*groups[-1], index)), default=0) if groups else 0
-        deepest = max((passes[i].prefix for i in (*groups[-1], index)), default=0) if groups else 0
-        if groups and size * longest <= batch_tokens and size * deepest <= max_prefix:
-            groups[-1].append(index)
+        together = [*groups[-1], index] if groups else [index]
+        longest = max(len(passes[i].tokens) for i in together)
+        deepest = max(passes[i].prefix for i in together)
+        if groups and len(together) * longest <= batch_tokens and len(together) * deepest <= max_prefix:
+            groups[-1] = together
         else:
             groups.append([index])
-    batches = {}
+    batches: dict[int, _Batch] = {}
     for group in groups:
         if len(group) > 1:
             batch = _Batch(
@@ -152,7 +152,7 @@ def _batches(passes: Sequence[Pass], batch_tokens: int, *, max_prefix: int) -> d
                 prefix=max(passes[i].prefix for i in group),
                 length=max(len(passes[i].tokens) for i in group),
             )
-            batches.update(dict.fromkeys(group, batch))
+            batches |= dict.fromkeys(group, batch)
     return batches
 
 
