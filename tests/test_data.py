@@ -1,9 +1,22 @@
 import dataclasses
 import json
+import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from elicitor.data import Assignment, LabelSpace, MissingColumnError, fingerprint, load_dataset, load_gold
+from elicitor.data import (
+    Assignment,
+    Dataset,
+    Example,
+    LabelSpace,
+    MissingColumnError,
+    check_gold,
+    fingerprint,
+    load_dataset,
+    load_gold,
+)
 from elicitor.errors import DataError, TaskError
 from elicitor.tasks import load_task
 
@@ -112,3 +125,182 @@ def test_real_files_load(shared_data):
     assert len(gold.labels) == len(claims)
     reviews = load_dataset(str(shared_data / "movie_review_sentiment.jsonl"), SENTIMENT, limit=100)
     assert len(reviews) == 100
+
+
+def test_gold_is_not_in_memory_whatever_its_column_is_called(tmp_path):
+    rows = [{"id": "a", "text": "fine", "label": "Zebra", "verdict": "Yak", "note": "Xenon"}]
+    for task in (SENTIMENT, SENTIMENT.with_gold_column("verdict")):
+        dataset = load_dataset(write(tmp_path, rows), task)
+        content = pickle.dumps(dataset)
+        assert b"fine" in content
+        assert not [word for word in (b"Zebra", b"Yak", b"Xenon", b"verdict") if word in content]
+        assert not [name for name in dir(dataset) + dir(dataset.examples[0]) if "gold" in name]
+        with pytest.raises((AttributeError, TypeError)):
+            dataset.examples[0].gold = 1
+
+
+@pytest.mark.parametrize("gold", ["nonsense", ["a", "list"], {"a": 1}, 17, None])
+def test_gold_that_is_broken_does_not_stop_labelling(tmp_path, gold):
+    rows = [{"id": "a", "text": "fine", "label": gold}]
+    assert load_dataset(write(tmp_path, rows), SENTIMENT).examples[0].fields == {"text": "fine"}
+
+
+def test_numbers_and_truth_values_are_written_out(tmp_path):
+    rows = [{"id": 7, "text": 12}, {"id": 8.5, "text": 0}, {"id": True, "text": False}]
+    examples = load_dataset(write(tmp_path, rows), SENTIMENT).examples
+    assert [(e.id, e.fields["text"]) for e in examples] == [("7", "12"), ("8.5", "0"), ("True", "False")]
+
+
+def test_text_is_kept_to_the_letter(tmp_path):
+    text = "  two\n\nlines, {text} and \u00e9\u0301\t "
+    assert load_dataset(write(tmp_path, [{"text": text}]), SENTIMENT).examples[0].fields["text"] == text
+
+
+def grouped(folder, rows):
+    task = load_task({"template": "{text}", "labels": ["no", "yes"], "group": "thread"})
+    return load_dataset(write(folder, rows), task)
+
+
+def test_an_example_without_a_group_is_a_group_of_its_own(tmp_path):
+    threads = [{"thread": 3}, {"thread": None}, {"thread": "3"}, {}, {"thread": ""}, {"thread": "b"}]
+    dataset = grouped(tmp_path, [{"id": f"e{k}", "text": "x", **thread} for k, thread in enumerate(threads)])
+    assert [e.group_id for e in dataset.examples] == ["3", "e1", "3", "e3", "e4", "b"]
+    assert dataset.groups() == ((0, 2), (1,), (3,), (4,), (5,))
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=12))
+def test_groups_divide_the_examples_in_order(names):
+    examples = tuple(Example(str(k), {}, name, None, "here") for k, name in enumerate(names))
+    groups = Dataset(examples, SENTIMENT.label_space, "here", "print").groups()
+    assert sorted(i for group in groups for i in group) == list(range(len(names)))
+    assert [names[group[0]] for group in groups] == list(dict.fromkeys(names))
+    assert all(list(group) == sorted(group) and len({names[i] for i in group}) == 1 for group in groups)
+
+
+EXAMPLE = Example("a", {"text": "x"}, "g", "k", "here")
+
+
+@pytest.mark.parametrize("change", [{"id": "b"}, {"fields": {"text": "y"}}, {"group_id": "h"}, {"key": None}])
+def test_the_fingerprint_depends_on_all_that_labelling_sees(change):
+    other = dataclasses.replace(EXAMPLE, **change)
+    space = SENTIMENT.label_space
+    assert fingerprint([EXAMPLE], space) != fingerprint([other], space)
+    assert fingerprint([EXAMPLE, other], space) != fingerprint([other, EXAMPLE], space)
+    assert fingerprint([EXAMPLE], space) == fingerprint([dataclasses.replace(EXAMPLE, location="there")], space)
+
+
+def test_the_fingerprint_depends_on_the_label_set():
+    spaces = [LabelSpace(("a", "b"), words, p) for words in ((" a", " b"), (" x", " y")) for p in (0, 1)]
+    assert len({fingerprint([EXAMPLE], space) for space in spaces}) == 4
+
+
+def test_a_limit_reads_no_further(tmp_path):
+    source = write(tmp_path, [{"id": "a", "text": "x", "label": 1}, {"id": "a", "text": None, "label": "wrong"}])
+    assert len(load_dataset(source, SENTIMENT, limit=1)) == 1
+    assert load_gold(source, SENTIMENT, limit=1).labels == {"a": 1}
+    check_gold(source, SENTIMENT, limit=1)
+
+
+def test_numbers_and_texts_are_the_same_id(tmp_path):
+    source = write(tmp_path, [{"id": 1, "text": "x"}, {"id": 2, "text": "x"}, {"id": "1", "text": "y"}])
+    with pytest.raises(DataError, match=r"x\.jsonl line 3: id '1' stands at .*x\.jsonl line 1 already; give every row"):
+        load_dataset(source, SENTIMENT)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": " \n\t"}, r"x\.jsonl line 2: column 'text' is empty; fill it in or drop the row"),
+        ({"text": ""}, r"x\.jsonl line 2: column 'text' is empty; fill it in or drop the row"),
+        ({"text": None}, r"x\.jsonl line 2: column 'text' holds null, not text; fill it in or drop the row"),
+        ({"text": {"a": 1}}, r"x\.jsonl line 2: column 'text' holds dict, not text"),
+        ({"id": None, "text": "x"}, r"x\.jsonl line 2: column 'id' holds null"),
+        ({"id": "", "text": "x"}, r"x\.jsonl line 2: column 'id' is empty"),
+        ({"id": ["b"], "text": "x"}, r"x\.jsonl line 2: column 'id' holds list"),
+        ({"text": "x", "thread": ["t"]}, r"x\.jsonl line 2: column 'thread' holds list"),
+        ({}, r"x\.jsonl line 2: column 'text' is missing, task 'table' needs it; the columns are none; rename the col"),
+    ],
+)
+def test_cells_that_are_no_text_are_named(tmp_path, row, message):
+    with pytest.raises(DataError, match=message):
+        grouped(tmp_path, [{"id": "a", "text": "fine"}, row])
+
+
+def test_a_missing_column_of_a_table_is_named_with_those_there_are(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("id,review,label\na,fine,1\n")
+    with pytest.raises(
+        MissingColumnError, match=r"x\.csv line 2: column 'text' is missing, task 'sentiment'"
+    ) as caught:
+        load_dataset(str(path), SENTIMENT)
+    assert "the columns are id, review, label" in caught.value.problem
+    assert caught.value.fix == "rename the column, or declare a task with your own column names"
+
+
+def test_gold_of_every_format_is_the_same(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"id": k, "text": f"t{k}", "label": k % 2} for k in range(5)]
+    (tmp_path / "x.csv").write_text("id,text,label\n" + "".join(f"{k},t{k},{k % 2}\n" for k in range(5)))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    sources = [write(tmp_path, rows), str(tmp_path / "x.csv"), str(tmp_path / "x.parquet")]
+    assert len({load_dataset(source, SENTIMENT).fingerprint for source in sources}) == 1
+    for source in sources:
+        gold = load_gold(source, SENTIMENT)
+        assert (gold.labels, gold.missing, gold.source) == ({str(k): k % 2 for k in range(5)}, 0, source)
+
+
+def test_gold_of_rows_without_an_id_goes_by_their_number(tmp_path):
+    source = write(tmp_path, [{"text": "x", "label": 1}, {"text": "x"}, {"text": "x", "label": 0}])
+    gold = load_gold(source, SENTIMENT)
+    assert (gold.labels, gold.missing) == ({"row-1": 1, "row-3": 0}, 1)
+    assert {example.id for example in load_dataset(source, SENTIMENT).examples} > set(gold.labels)
+
+
+@pytest.mark.parametrize("value", ["positively", 2, -1, 0.5, ["positive"], "yes", "10"])
+def test_gold_outside_the_set_stops_before_labelling_starts(tmp_path, value):
+    source = write(tmp_path, [{"id": "a", "text": "x", "label": 1}, {"id": "b", "text": "x", "label": value}])
+    for read in (load_gold, check_gold):
+        with pytest.raises(DataError, match=r"x\.jsonl line 2 column 'label': .* is outside the label set") as caught:
+            read(source, SENTIMENT)
+        assert repr(value) in caught.value.problem
+        assert caught.value.fix
+
+
+def test_gold_need_not_be_there_to_label(tmp_path):
+    source = write(tmp_path, [{"id": "a", "text": "x"}])
+    assert check_gold(source, SENTIMENT) is None
+    with pytest.raises(DataError, match="does not exist"):
+        check_gold(source + "l", SENTIMENT)
+
+
+labels = st.lists(st.sampled_from([None, 0, 1]), min_size=1, max_size=8)
+
+
+@given(labels, st.data())
+def test_labelled_and_unlabelled_divide_the_positions(held, data):
+    before = Assignment(tuple(held))
+    position = data.draw(st.integers(0, len(held) - 1))
+    label = data.draw(st.sampled_from([None, 0, 1]))
+    after = before.with_labels({position: label})
+    assert before.labels == tuple(held)
+    assert [after[i] for i in range(len(held)) if i != position] == [x for i, x in enumerate(held) if i != position]
+    assert after[position] == label
+    assert sorted(after.labelled + after.unlabelled) == list(range(len(held)))
+    assert all(after[i] is not None for i in after.labelled)
+
+
+def test_the_pilot_has_the_rows_its_readme_counts(shared_data):
+    source = str(shared_data / "truthfulqa_pilot_train.jsonl")
+    dataset = load_dataset(source, load_task("truthfulqa"))
+    assert [len(group) for group in dataset.groups()] == [4] * 64
+    assert sum(load_gold(source, load_task("truthfulqa")).labels.values()) == 113
+
+
+def test_the_movie_reviews_have_the_rows_their_readme_counts(shared_data):
+    source = str(shared_data / "movie_review_sentiment.jsonl")
+    dataset = load_dataset(source, SENTIMENT)
+    gold = load_gold(source, SENTIMENT)
+    assert (len(dataset), len(dataset.groups())) == (1500, 1500)
+    assert (sum(gold.labels.values()), gold.missing) == (750, 0)
+    assert set(gold.labels) == {example.id for example in dataset.examples}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elicitor.backends.fake import ByteTokenizer
+from elicitor.backends.fake import ByteTokenizer, FakeBackend
 from elicitor.data import Assignment, Dataset, Example, load_dataset
 from elicitor.errors import ContextOverflowError, LabelTokenError
 from elicitor.plan import Context
@@ -98,14 +98,14 @@ def test_sentencepiece_adds_no_blank_before_a_separator():
     assert encode_after_word(Greedy(), " yes") == (1000,)
 
 
-def batches(made, window, *, size=256, policy="batch", shots=None):
+def batches(made, window, *, size=256, policy="batch", shots=None, seed=0):
     return fit_batches(
         made,
         batch_size=size,
         max_context_tokens=window,
         policy=policy,
         max_demonstrations=shots,
-        rng=np.random.default_rng(0),
+        rng=np.random.default_rng(seed),
     )
 
 
@@ -153,3 +153,195 @@ def test_sampled_contexts_must_fit_at_their_longest(tmp_path):
     assert batches(made, 300, shots=2) == (tuple(range(8)),)
     with pytest.raises(ContextOverflowError, match=r"plan\.max_demonstrations lower"):
         batches(made, 300, shots=6)
+
+
+def built(texts, *, tokenizer=None, groups=None, **declared):
+    """An encoder of "{text}:" with " no" and " yes": a query of k + 1 bytes, a demonstration of at most k + 7."""
+    task = load_task({"template": "{text}:", "labels": ["no", "yes"], **declared})
+    groups = groups or range(len(texts))
+    examples = tuple(
+        Example(f"e{k}", {"text": text}, str(group), None, f"here {k}")
+        for k, (text, group) in enumerate(zip(texts, groups, strict=True))
+    )
+    return PromptEncoder(tokenizer or ByteTokenizer(), task, Dataset(examples, task.label_space, "here", "print"))
+
+
+@given(st.text(st.sampled_from("ab no:yes\n"), max_size=30), st.sampled_from([ByteTokenizer, Greedy, Sentencepiece]))
+def test_what_follows_a_query_is_what_follows_it_in_a_demonstration(text, kind):
+    tokenizer = kind()
+    made = built([text], tokenizer=tokenizer, labels={"no": " no", "yes": " yes", "other": "b, ab"})
+    query = made.query(0)
+    assert query == tokenizer.encode(text + ":")
+    ends = set()
+    for label, candidate in enumerate(made.candidates):
+        demonstration = made.demonstration(0, label)
+        assert demonstration[: len(query) + len(candidate)] == query + candidate
+        ends.add(demonstration[len(query) + len(candidate) :])
+    assert len(ends) == 1
+    assert made.prompt(Context(0, ()), Assignment((None,))).candidates == made.candidates
+
+
+def test_tokens_never_merge_across_the_seam():
+    made = built(["x"], tokenizer=Greedy(), template="{text} a", labels={"b": "b", "c": "c"}, separator="\n")
+    whole = Greedy().encode("x ab\n")
+    assert whole == (ord("x"), 1002, 1005)
+    assert made.query(0) == (ord("x"), ord(" "), ord("a"))
+    assert made.demonstration(0, 0) == (ord("x"), ord(" "), ord("a"), ord("b"), 1005)
+
+
+def test_a_sentencepiece_blank_stands_before_queries_only():
+    made = built(["x"], tokenizer=Sentencepiece())
+    assert made.candidates == ((1001,), (1000,))
+    assert made.demonstration(0, 1) == (ord(" "), ord("x"), ord(":"), 1000, 1004)
+
+
+def test_a_tokenizer_that_swallows_the_letter_before_is_asked_without_it():
+    class Pairs(Greedy):
+        pieces = ("x\n", *Greedy.pieces)
+
+    assert encode_after_word(Pairs(), "\n\n") == Pairs().encode("\n\n")
+    assert encode_after_word(Pairs(), "yes") == tuple(map(ord, "yes"))
+
+
+def test_no_separator_and_no_preamble_leave_nothing_behind():
+    made = built(["x", "y"], separator="")
+    assert made.start == ()
+    assert made.demonstration(0, 1) == tuple(b"x: yes")
+    prompt = made.prompt(Context(1, (0,)), Assignment((1, None)))
+    assert prompt.segments == (tuple(b"x: yes"), tuple(b"y:"))
+    assert built(["x"], tokenizer=Greedy()).prompt(Context(0, ()), Assignment((None,))).segments[0] == (0,)
+
+
+def test_demonstrations_stand_in_the_order_of_the_context():
+    made = built(list("abcd"))
+    for order in ((0, 1, 2), (2, 0, 1), (1,)):
+        prompt = made.prompt(Context(3, order), Assignment((0, 1, 0, 1)))
+        assert prompt.segments == (*(made.demonstration(i, i % 2) for i in order), made.query(3))
+
+
+def test_demonstrations_of_another_data_set_stand_before_a_query():
+    train, test = built(["a", "b"], preamble="P"), built(["z"], preamble="P")
+    prompt = test.prompt_with([train.demonstration(1, 0), train.demonstration(0, 1)], 0)
+    assert b"".join(map(bytes, prompt.segments)) == b"Pb: no\n\na: yes\n\nz:"
+
+
+def test_the_longest_demonstration_has_the_longest_label_and_the_separator():
+    made = built(["four"], labels={"a": " b", "c": " much longer"}, separator="--")
+    assert (made.longest_candidate, made.longest_demonstration(0)) == (12, 5 + 12 + 2)
+    assert made.longest_demonstration(0) == max(len(made.demonstration(0, label)) for label in (0, 1))
+
+
+@pytest.mark.parametrize("labels", [{"a": " un", "b": " under"}, {"b": " under", "a": " un"}])
+def test_whichever_verbalizer_begins_the_other_is_named_first(labels):
+    with pytest.raises(
+        LabelTokenError, match=r"' un' begin those of ' under'.*; choose verbalizers of which none begins"
+    ):
+        built(["x"], labels=labels)
+
+
+def test_verbalizers_whose_tokens_are_the_same_are_refused():
+    class Folding(ByteTokenizer):
+        def encode(self, text):
+            return super().encode(text.lower())
+
+    with pytest.raises(LabelTokenError, match=r"' Us' begin those of ' US'"):
+        built(["x"], tokenizer=Folding(), labels={"a": " Us", "b": " US"})
+
+
+def test_a_verbalizer_without_tokens_is_refused():
+    with pytest.raises(LabelTokenError, match=r"verbalizer '' has no tokens; choose a text that is not empty"):
+        built(["x"], labels={"a": " a", "b": ""})
+
+
+@given(st.lists(st.text("abc", min_size=1, max_size=5), min_size=2, max_size=4, unique=True))
+def test_exactly_the_sets_in_which_none_begins_another_are_accepted(words):
+    labels = {str(n): word for n, word in enumerate(words)}
+    if any(left != right and right.startswith(left) for left in words for right in words):
+        with pytest.raises(LabelTokenError, match="begin those of"):
+            built(["x"], labels=labels)
+    else:
+        assert [bytes(c).decode() for c in built(["x"], labels=labels).candidates] == words
+
+
+sizes = st.lists(st.integers(0, 40), min_size=1, max_size=12)
+
+
+@given(sizes, st.data())
+def test_batches_are_whole_groups_that_fit_whatever_the_labels(lengths, data):
+    groups = data.draw(st.lists(st.integers(0, 4), min_size=len(lengths), max_size=len(lengths)))
+    size, window = data.draw(st.integers(1, 8)), data.draw(st.integers(60, 600))
+    made = built(
+        ["x" * length for length in lengths], groups=groups, preamble=data.draw(st.sampled_from(["", "P" * 9]))
+    )
+    try:
+        parts = batches(made, window, size=size)
+    except ContextOverflowError:
+        # Refusing is right only where the labelled whole and a query do not fit.
+        total = sum(made.longest_demonstration(i) for i in range(len(lengths)))
+        assert total + len(made.start) + max(lengths) + 1 + 4 > window
+        return
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    backend = FakeBackend(context=window)
+    for part in parts:
+        assert list(part) == sorted(part)
+        within = {groups[i] for i in part}
+        assert set(part) == {i for i in range(len(lengths)) if groups[i] in within}
+        assert len(part) <= size or len(within) == 1
+        longest = Assignment((1,) * len(lengths))
+        backend.score([made.prompt(Context(i, tuple(j for j in part if j != i)), longest) for i in part])
+
+
+def test_the_window_is_used_up_to_its_last_token():
+    # Query 11, longest demonstration 17, longest label 4.
+    made = built(["x" * 10] * 5)
+    assert batches(made, 5 * 17 + 11 + 4) == ((0, 1, 2, 3, 4),)
+    assert len(batches(made, 4 * 17 + 11 + 4 - 1)) > 1
+    with_start = built(["x" * 10] * 5, preamble="P" * 40)
+    assert batches(with_start, 5 * 17 + 11 + 4 + 40) == ((0, 1, 2, 3, 4),)
+    assert len(batches(with_start, 4 * 17 + 11 + 4 + 40 - 1)) > 1
+
+
+def test_an_example_fits_behind_the_shortest_demonstration_or_is_refused():
+    made = built(["x" * 50, "y"])
+    # Query 51, shortest demonstration 8, longest label 4; contexts of one demonstration.
+    assert batches(made, 57 + 51 + 4, shots=1) == ((0, 1),)
+    with pytest.raises(
+        ContextOverflowError, match=r"^here 0: example 'e0' needs 63 tokens .* context holds 62; shorten"
+    ):
+        batches(made, 62, shots=1)
+
+
+def test_bounded_contexts_of_a_window_hold_their_longest_demonstrations():
+    made = built(["x" * 10] * 8 + ["x" * 30] * 2)
+    # Demonstrations of 17 and 37, queries of 11 and 31, a label of 4.
+    assert batches(made, 37 + 37 + 31 + 4, shots=2) == (tuple(range(10)),)
+    with pytest.raises(ContextOverflowError, match=r"^2 demonstrations and a query .* leaves 84; set plan\.max"):
+        batches(made, 37 + 17 + 31 + 4 - 1, shots=2)
+    assert [len(part) for part in batches(made, 109, shots=2, size=4)] == [4, 4, 2]
+
+
+def test_a_group_larger_than_a_batch_is_a_batch_of_its_own():
+    made = built(["x"] * 7, groups="abbbbbc")
+    parts = batches(made, 10_000, size=2)
+    assert (1, 2, 3, 4, 5) in parts
+    assert {i for part in parts for i in part} == set(range(7))
+
+
+def test_a_group_too_long_for_the_window_is_named_under_either_policy():
+    made = built(["x" * 20, "y" * 50, "y" * 50, "y" * 50], groups="abbb")
+    for policy in ("batch", "error"):
+        with pytest.raises(
+            ContextOverflowError, match=r"^here 1: group 'b' takes 171 tokens, .* leaves 100 .*split the group"
+        ):
+            batches(made, 51 + 4 + 100, policy=policy)
+
+
+def test_the_generator_alone_deals_groups_into_batches():
+    made = built(["x"] * 40)
+
+    def deal(seed):
+        return batches(made, 10_000, size=10, policy="error", seed=seed)
+
+    assert deal(1) == deal(1) != deal(2)
+    assert [len(part) for part in deal(1)] == [10, 10, 10, 10]
+    assert deal(1) != tuple(tuple(range(k, k + 10)) for k in (0, 10, 20, 30))

@@ -1,7 +1,11 @@
+import csv
 import gzip
+import io
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elicitor.errors import DataError
 from elicitor.readers import read_rows
@@ -108,3 +112,135 @@ def test_files_that_are_not_there(tmp_path):
         read_rows(str(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="is a folder"):
         read_rows(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.ndjson", "X.JSONL", "x.json.gz", "X.JSONL.GZ"])
+def test_names_of_json_lines(tmp_path, name):
+    content = "\r\n".join(map(json.dumps, ROWS)).encode()
+    assert values(write(tmp_path / name, gzip.compress(content) if name.lower().endswith(".gz") else content)) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("x.csv", ","), ("x.csv.gz", ","), ("x.tsv", "\t"), ("x.TSV.gz", "\t")]
+)
+def test_tables_with_a_byte_order_mark_and_windows_line_ends(tmp_path, name, delimiter):
+    content = f"\ufeffid{delimiter}text\r\na{delimiter}één\r\n\r\nb{delimiter}\r\n".encode()
+    source = write(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
+    rows = read_rows(source)
+    assert [row.values for row in rows] == [{"id": "a", "text": "één"}, {"id": "b", "text": ""}]
+    assert [row.location for row in rows] == [f"{source} line {n}" for n in (2, 4)]
+
+
+scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=30)
+tables = st.lists(st.dictionaries(st.text(max_size=5), scalars, max_size=4), min_size=1, max_size=8)
+
+
+@given(tables, st.booleans())
+def test_json_lines_come_back_as_they_were_written(tmp_path_factory, rows, ascii_only):
+    text = "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows)
+    source = write(tmp_path_factory.mktemp("json") / "x.jsonl", text.encode())
+    assert values(source) == rows
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=15)
+
+
+@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6), st.sampled_from([",", "\t"]))
+def test_tables_come_back_as_they_were_written_each_with_its_line(tmp_path_factory, rows, delimiter):
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["a", "b"])
+    begins = []
+    for row in rows:
+        begins.append(stream.getvalue().count("\n") + 1)
+        writer.writerow(row)
+    name = "x.csv" if delimiter == "," else "x.tsv"
+    source = write(tmp_path_factory.mktemp("table") / name, stream.getvalue().encode())
+    read = read_rows(source)
+    assert [tuple(row.values.values()) for row in read] == rows
+    assert [row.location for row in read] == [f"{source} line {n}" for n in begins]
+
+
+def test_parquet_rows_are_numbered_across_batches_and_keep_their_types(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "x.parquet"
+    rows = [{"id": k, "text": f"text {k}", "label": None if k else True} for k in range(2050)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    read = read_rows(str(path))
+    assert [row.values for row in read] == rows
+    assert [read[k].location for k in (1023, 1024, 2049)] == [f"{path} row {n}" for n in (1024, 1025, 2050)]
+    assert len(read_rows(str(path), limit=1025)) == 1025
+    parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), path)
+    with pytest.raises(DataError, match=r"x\.parquet has no rows; give a file with at least one example"):
+        read_rows(str(path))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    return folder
+
+
+def test_local_data_sets_of_csv_and_parquet(hub):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write(hub / "train.csv", "id,text\na,one\nb,two\n")
+    assert values(f"hf:{hub}@train") == [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
+    assert values(f"hf:{hub}@train[1:]") == [{"id": "b", "text": "two"}]
+    (hub / "train.csv").unlink()
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), hub / "test.parquet")
+    assert values(f"hf:{hub}@test") == ROWS
+
+
+def test_a_config_is_named_before_the_split(hub):
+    configs = "".join(f"- config_name: {c}\n  data_files: {c}.jsonl\n" for c in ("easy", "hard"))
+    write(hub / "README.md", f"---\nconfigs:\n{configs}---\n")
+    for config in ("easy", "hard"):
+        write(hub / f"{config}.jsonl", json.dumps({"text": config}))
+    assert values(f"hf:{hub}:hard@train") == [{"text": "hard"}]
+    assert values(f"hf:{hub}:easy@train") == [{"text": "easy"}]
+
+
+def test_a_hub_source_that_does_not_load_is_named_with_the_reason(hub):
+    write(hub / "train.jsonl", json.dumps(ROWS[0]))
+    with pytest.raises(DataError, match=r"hub@test could not be loaded: .*test.*; check name, config and split"):
+        read_rows(f"hf:{hub}@test")
+    with pytest.raises(DataError, match=r"nothing@train could not be loaded: .*; check name, config and split"):
+        read_rows(f"hf:{hub / 'nothing'}@train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl", "\n \n\t\n", r"x\.jsonl has no rows; give a file with at least one example"),
+        ("x.csv", "", r"x\.csv has no rows"),
+        ("x.jsonl", '\n\n{"id": 1}\n\n{"id": }', r"x\.jsonl line 5 column 8 is not JSON.*one JSON object a line"),
+        ("x.json", '[\n  {"id": 1}\n]', r"x\.json line 1 column .* is not JSON.*not one array over many lines"),
+        ("x.jsonl", "null", r"x\.jsonl line 1 holds NoneType, not an object; write one JSON object a line"),
+        ("x.jsonl", '"text"', r"x\.jsonl line 1 holds str, not an object"),
+        ("x.jsonl", '{"a": {"b": 1, "b": 1}}', r"x\.jsonl line 1 has the key 'b' twice; keep one of them"),
+        ("x.jsonl", '{"id": "é"}'.encode("utf-16"), r"x\.jsonl line 1 is not UTF-8: byte 0xff at column 1;.*UTF-8"),
+        ("x.tsv", b"id\ttext\na\tb\nc\td\xfc\n", r"x\.tsv line 3 is not UTF-8: byte 0xfc at column 4;.*iconv"),
+        ("x.csv", "id,text\n1,2\n\n3\n", r"x\.csv line 4 has 1 cells, the header has 2; quote cells"),
+        ("x.csv", 'id,text\n1,"a\nb"\n2,x,y\n', r"x\.csv line 4 has 3 cells"),
+        ("x.tsv", 'id\ttext\n1\t"a"b\n', r"x\.tsv line 2 is not valid CSV: .*; check the quotes there"),
+        ("x.jsonl.gz", '{"id": 1}', r"x\.jsonl\.gz cannot be read: Not a gzipped file.*; check that the file is whole"),
+        ("x", "{}", r"x has an unknown format; use one of \.jsonl, .*\.csv, \.tsv, \.parquet"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place_and_what_to_do(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_rows(write(tmp_path / name, content))
+    assert caught.value.fix
+    assert str(tmp_path) in caught.value.problem
+
+
+def test_a_gzip_file_with_a_wrong_checksum_gives_no_rows(tmp_path):
+    whole = gzip.compress("\n".join(map(json.dumps, ROWS)).encode())
+    source = write(tmp_path / "x.jsonl.gz", whole[:-8] + bytes(8))
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz cannot be read: CRC check failed"):
+        read_rows(source)

@@ -25,9 +25,9 @@ def test_a_weak_zero_shot_start_is_amplified(problem, search, agreement):
 def test_rounds_end_when_nothing_changes_or_the_budget_is_spent(problem, search):
     state, _ = search(problem(n=20), rounds=20)
     assert state.iteration < 20
-    state, events = search(problem(n=20, fake=FakeBackend(gain=0, prior=0, noise=3)), rounds=2)
-    assert state.iteration == 2
-    assert len(events) == 3
+    state, events = search(problem(n=40, fake=FakeBackend(prior=0.3, noise=1.0)), rounds=1)
+    assert (state.iteration, state.finished) == (1, "round budget spent")
+    assert len(events) == 2
 
 
 def test_every_example_is_labelled_and_groups_are_consistent(problem, search):
@@ -45,3 +45,15 @@ def test_a_biased_model_collapses_without_calibration_and_not_with_it(problem, s
     labels = search(calibrated)[0].assignment
     assert set(labels.labels) == {0, 1}
     assert agreement(calibrated, labels) > 0.9
+
+
+def test_a_round_that_lowers_utility_is_not_kept_and_is_the_last(problem, search):
+    endings = set()
+    for seed in range(6):
+        state, events = search(problem(n=16, fake=FakeBackend(gain=1, prior=0, noise=3)), seed=seed, rounds=30)
+        kept = [event for event in events if event.accepted]
+        assert state.utility.total == max(event.utility for event in kept) == kept[-1].utility
+        assert [event.accepted for event in events[:-1]] == [True] * (len(events) - 1)
+        assert events[-1].accepted is (state.finished != "utility fell")
+        endings.add(state.finished)
+    assert "utility fell" in endings

@@ -14,7 +14,7 @@ from elicitor.data import Assignment
 from elicitor.objective import Problem, batch_offset, normalize
 from elicitor.search.events import AnyEvent, Event
 from elicitor.search.repair import most_confident
-from elicitor.search.state import SearchState, relabelling_event
+from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Bootstrap:
     ) -> tuple[SearchState, list[AnyEvent]]:
         """Give every example the label that all the others predict, then make each group consistent by confidence.
 
+        A round that lowers U is not kept and is the last: from there on labels wander without becoming more coherent.
+
         Args:
             problem: What to label.
             state: Where the search stands, not finished.
@@ -76,18 +78,25 @@ class Bootstrap:
         rows = dict(zip(state.utility.positions, state.utility.calibrated(), strict=True))
         assignment = most_confident(problem.constraints, state.assignment, rows)
         changed = assignment != state.assignment
+        utility = problem.utility(assignment, rng=rng) if changed else state.utility
+        kept = utility.total >= state.utility.total
         after = replace(
             state,
-            assignment=assignment,
-            utility=problem.utility(assignment, rng=rng) if changed else state.utility,
+            assignment=assignment if kept else state.assignment,
+            utility=utility if kept else state.utility,
             iteration=state.iteration + 1,
-            unchanged=0 if changed else state.unchanged + 1,
+            unchanged=0 if changed and kept else state.unchanged + 1,
         )
-        event = relabelling_event(
-            problem, state.assignment, after, kind="relabelled", batch=self.batch, spent_before=spent
+        event = Event(
+            kind="relabelled",
+            labels=changes(problem, state.assignment, assignment),
+            accepted=kept,
+            **event_fields(problem, after, batch=self.batch, spent_before=spent),
         )
         if not changed:
             after = after.finish("nothing changed for a full pass")
+        elif not kept:
+            after = after.finish("utility fell")
         elif after.iteration >= self.config.rounds:
             after = after.finish("round budget spent")
         return after, [event]
