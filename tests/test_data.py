@@ -217,13 +217,14 @@ def test_numbers_and_texts_are_the_same_id(tmp_path):
         ({"id": None, "text": "x"}, r"x\.jsonl line 2: column 'id' holds null"),
         ({"id": "", "text": "x"}, r"x\.jsonl line 2: column 'id' is empty"),
         ({"id": ["b"], "text": "x"}, r"x\.jsonl line 2: column 'id' holds list"),
+        ({"text": "\ud800x"}, r"x\.jsonl line 2: column 'text' holds half of a surrogate pair, .*ud800"),
         ({"text": "x", "thread": ["t"]}, r"x\.jsonl line 2: column 'thread' holds list"),
         ({}, r"x\.jsonl line 2: column 'text' is missing, task 'table' needs it; the columns are none; rename the col"),
     ],
 )
 def test_cells_that_are_no_text_are_named(tmp_path, row, message):
     with pytest.raises(DataError, match=message):
-        grouped(tmp_path, [{"id": "a", "text": "fine"}, row])
+        grouped(tmp_path, [{"id": "a", "text": "fine", "thread": "t"}, row])
 
 
 def test_a_missing_column_of_a_table_is_named_with_those_there_are(tmp_path):
@@ -304,3 +305,36 @@ def test_the_movie_reviews_have_the_rows_their_readme_counts(shared_data):
     assert (len(dataset), len(dataset.groups())) == (1500, 1500)
     assert (sum(gold.labels.values()), gold.missing) == (750, 0)
     assert set(gold.labels) == {example.id for example in dataset.examples}
+
+
+def test_ids_that_repeat_are_refused_in_gold_as_well(tmp_path):
+    source = write(tmp_path, [{"id": "a", "text": "x", "label": 1}, {"id": "a", "text": "y", "label": 0}])
+    with pytest.raises(DataError, match=r"line 2: id 'a' stands at .*line 1 already; give every row its own id"):
+        load_gold(source, SENTIMENT)
+
+
+def test_numbers_that_are_missing_in_a_parquet_file_are_missing(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {"text": ["x", "y"], "thread": [float("nan"), 3.0], "label": [float("nan"), 1.0]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    source = str(tmp_path / "x.parquet")
+    task = load_task({"template": "{text}", "labels": ["no", "yes"], "group": "thread"})
+    assert [e.group_id for e in load_dataset(source, task).examples] == ["row-1", "3.0"]
+    gold = load_gold(source, task)
+    assert (gold.labels, gold.missing) == ({"row-2": 1}, 1)
+    with pytest.raises(DataError, match=r"row 1: column 'thread' holds null, not text"):
+        load_dataset(source, load_task({"template": "{text} {thread}", "labels": ["no", "yes"]}))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ((("a", "b"), (" a",), 0), "2 labels have 1 verbalizers; give each label one"),
+        ((("a", "b"), (" a", " b"), 2), "the positive label is number 2 of 2; count labels from 0"),
+        ((("a", "b"), (" a", " b"), -1), "the positive label is number -1 of 2"),
+    ],
+)
+def test_label_spaces_made_in_python_are_checked(space, message):
+    with pytest.raises(TaskError, match=message):
+        LabelSpace(*space)

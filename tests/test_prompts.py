@@ -123,8 +123,9 @@ def test_batches_hold_whole_groups_and_fit_the_window(tmp_path):
         assert {groups[i] for i in part}.isdisjoint({groups[i] for other in parts if other is not part for i in other})
     window = 150
     for part in batches(made, window):
-        longest = sum(made.longest_demonstration(i) for i in part) + len(made.query(0)) + made.longest_candidate
-        assert longest <= window
+        for target in part:
+            others = sum(made.longest_demonstration(i) for i in part if i != target)
+            assert others + len(made.query(target)) + made.longest_candidate <= window
 
 
 def test_an_example_too_long_is_named_not_cut(tmp_path):
@@ -276,9 +277,9 @@ def test_batches_are_whole_groups_that_fit_whatever_the_labels(lengths, data):
     try:
         parts = batches(made, window, size=size)
     except ContextOverflowError:
-        # Refusing is right only where the labelled whole and a query do not fit.
+        # Refusing is right only where a query behind all others does not fit.
         total = sum(made.longest_demonstration(i) for i in range(len(lengths)))
-        assert total + len(made.start) + max(lengths) + 1 + 4 > window
+        assert total + len(made.start) - len(made.separator) > window
         return
     assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
     backend = FakeBackend(context=window)
@@ -292,13 +293,26 @@ def test_batches_are_whole_groups_that_fit_whatever_the_labels(lengths, data):
 
 
 def test_the_window_is_used_up_to_its_last_token():
-    # Query 11, longest demonstration 17, longest label 4.
+    # Query 11, longest demonstration 17, longest label 4: a context is four demonstrations, a query and a label.
     made = built(["x" * 10] * 5)
-    assert batches(made, 5 * 17 + 11 + 4) == ((0, 1, 2, 3, 4),)
+    assert batches(made, 4 * 17 + 11 + 4) == ((0, 1, 2, 3, 4),)
     assert len(batches(made, 4 * 17 + 11 + 4 - 1)) > 1
     with_start = built(["x" * 10] * 5, preamble="P" * 40)
-    assert batches(with_start, 5 * 17 + 11 + 4 + 40) == ((0, 1, 2, 3, 4),)
+    assert batches(with_start, 4 * 17 + 11 + 4 + 40) == ((0, 1, 2, 3, 4),)
     assert len(batches(with_start, 4 * 17 + 11 + 4 + 40 - 1)) > 1
+
+
+def test_policy_error_does_not_blame_the_window_for_the_sizes_of_groups():
+    made = built(["x"] * 9, groups="aaabbbccc")
+    assert sorted(map(len, batches(made, 10_000, size=5, policy="error"))) == [3, 3, 3]
+
+
+def test_an_example_need_not_fit_behind_its_own_demonstration():
+    alone = built(["x" * 50])
+    # Query 51, longest label 4.
+    assert batches(alone, 51 + 4) == ((0,),)
+    with pytest.raises(ContextOverflowError, match="example 'e0' needs 55 tokens"):
+        batches(alone, 51 + 4 - 1)
 
 
 def test_an_example_fits_behind_the_shortest_demonstration_or_is_refused():
@@ -331,7 +345,7 @@ def test_a_group_too_long_for_the_window_is_named_under_either_policy():
     made = built(["x" * 20, "y" * 50, "y" * 50, "y" * 50], groups="abbb")
     for policy in ("batch", "error"):
         with pytest.raises(
-            ContextOverflowError, match=r"^here 1: group 'b' takes 171 tokens, .* leaves 100 .*split the group"
+            ContextOverflowError, match=r"^here 1: group 'b' takes 171 tokens, .* leaves 157 .*split the group"
         ):
             batches(made, 51 + 4 + 100, policy=policy)
 

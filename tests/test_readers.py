@@ -244,3 +244,56 @@ def test_a_gzip_file_with_a_wrong_checksum_gives_no_rows(tmp_path):
     source = write(tmp_path / "x.jsonl.gz", whole[:-8] + bytes(8))
     with pytest.raises(DataError, match=r"x\.jsonl\.gz cannot be read: CRC check failed"):
         read_rows(source)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "x"\n', r"x\.jsonl line 1 column 13 is not JSON"),
+        (b'\xef\xbb\xbf{"text": "caf\xe9"}\n', r"x\.jsonl line 1 is not UTF-8: byte 0xe9 at column 14"),
+        (b'{"text": NaN}\n', r"x\.jsonl line 1 holds NaN, which is not JSON; write null"),
+        (b'{"n": -Infinity}\n', r"x\.jsonl line 1 holds -Infinity"),
+        (b'{"n": ' + b"9" * 5000 + b"}\n", r"x\.jsonl line 1 holds a number that is too long.*; write it as text"),
+    ],
+)
+def test_what_is_wrong_in_json_is_named_with_its_place(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        read_rows(write(tmp_path / "x.jsonl", content))
+
+
+def test_a_cell_may_be_longer_than_python_reads_by_itself(tmp_path):
+    source = write(tmp_path / "x.csv", "id,text\na," + "x" * 200_000 + "\n")
+    assert len(values(source)[0]["text"]) == 200_000
+
+
+def test_broken_gzip_data_is_named(tmp_path):
+    whole = gzip.compress(json.dumps(ROWS[0]).encode() * 50)
+    source = write(tmp_path / "x.jsonl.gz", whole[:12] + b"\xff\xff\xff" + whole[15:])
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz cannot be read: .*; check that the file is whole"):
+        read_rows(source)
+
+
+def test_a_file_that_may_not_be_opened_is_named(tmp_path, monkeypatch):
+    source = write(tmp_path / "x.jsonl", json.dumps(ROWS[0]))
+
+    def refuse(self, mode):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(DataError, match=r"x\.jsonl cannot be read: .*Permission denied"):
+        read_rows(source)
+
+
+def test_parquet_columns_of_one_name_are_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.Table.from_arrays([pyarrow.array(["x"]), pyarrow.array(["y"])], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet has the column 'text' twice"):
+        read_rows(str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_is_not_positive_is_refused(tmp_path, limit):
+    with pytest.raises(ValueError, match=f"at least 1, got {limit}"):
+        read_rows(write(tmp_path / "x.jsonl", json.dumps(ROWS[0])), limit=limit)

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from elicitor.errors import ConfigError
 from elicitor.plan import PlanKind
+from elicitor.yaml_files import read_mapping
+
+_HINT = "write 'key: value' lines"
 
 
 class _Settings(BaseModel):
@@ -66,7 +69,7 @@ class IcmConfig(_Settings):
     beta: float = Field(0.99, ge=0, description="cooling rate: T = max(T_min, T_0 / (1 + beta * ln(iteration)))")
     iterations: int | None = Field(None, ge=1, description="budget a batch; none means 3 iterations an example")
     group_weight: float = Field(
-        100.0, ge=1, description="weight of unlabelled members of a constrained group that has labelled ones"
+        100.0, ge=1, description="weight of unlabelled members of a group that has labelled ones"
     )
     repair_rounds: int = Field(10, ge=0, description="violated constraints tried after one proposal")
 
@@ -132,7 +135,7 @@ def build_config(
     Raises:
         ConfigError: If the file cannot be read, a key is unknown or a value is out of range.
     """
-    merged: dict[str, Any] = _read_yaml(file) if file else {}
+    merged: dict[str, Any] = read_mapping(file, error=ConfigError, hint=_HINT) if file else {}
     for key, value in (flags or {}).items():
         if value is not None:
             _put(merged, key, value)
@@ -177,7 +180,7 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
 
 def read_config(file: Path) -> RunConfig:
     """Read a run folder's ``config.yaml``."""
-    return parse_config(_read_yaml(file), source=str(file))
+    return parse_config(read_mapping(file, error=ConfigError, hint=_HINT), source=str(file))
 
 
 def setting_keys() -> dict[str, str]:
@@ -204,19 +207,3 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"setting {dotted!r}: {name!r} is a value, not a section", fix=_closest(dotted))
     tree[last] = value
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file} does not exist", fix="check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}", fix="save it as a UTF-8 text file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{file}{where} is not valid YAML", fix="check indentation and quotes there") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds {type(content).__name__}, not settings", fix="write 'key: value' lines")
-    return content

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,14 @@ class LabelSpace:
         for what, values in (("label", self.labels), ("verbalizer", self.verbalizers)):
             if len(set(values)) < len(values):
                 raise TaskError(f"a {what} appears twice in {list(values)}", fix="make them different")
+        if len(self.verbalizers) != len(self.labels):
+            raise TaskError(
+                f"{len(self.labels)} labels have {len(self.verbalizers)} verbalizers", fix="give each label one"
+            )
+        if not 0 <= self.positive < len(self.labels):
+            raise TaskError(
+                f"the positive label is number {self.positive} of {len(self.labels)}", fix="count labels from 0"
+            )
 
     def __len__(self) -> int:
         """Number of labels."""
@@ -185,16 +194,16 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
         DataError: If the source cannot be read, a column is missing, a field is not text, or an id repeats.
     """
     rows = read_rows(source, limit=limit)
-    examples = []
-    seen: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        example_id = _id(row, task, number)
-        if example_id in seen:
-            raise DataError(
-                f"{row.location}: id {example_id!r} stands at {seen[example_id]} already",
-                fix="give every row its own id",
+    # A misspelt column would quietly leave the task without its constraint. Single rows may lack it.
+    for name in _binding_columns(task):
+        if not any(name in row.values for row in rows):
+            raise MissingColumnError(
+                f"{source}: column {name!r} is missing, by which task {task.name!r} groups or constrains; the columns are "
+                f"{', '.join(rows[0].values)}",
+                fix="rename the column, or name yours in the task",
             )
-        seen[example_id] = row.location
+    examples = []
+    for row, example_id in zip(rows, _ids(rows, task), strict=True):
         fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
@@ -226,9 +235,9 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
             fix="name the right one with --gold-column",
         )
     labels: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
+    for row, example_id in zip(rows, _ids(rows, task), strict=True):
         value = row.values.get(task.gold_column)
-        if value is None or value == "":
+        if _is_empty(value):
             continue
         label = task.gold_label(value)
         if label is None:
@@ -239,7 +248,7 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
                 fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
                 "remove it, labelling needs no gold)",
             )
-        labels[_id(row, task, number)] = label
+        labels[example_id] = label
     return GoldLabels(labels, missing=len(rows) - len(labels), source=source)
 
 
@@ -267,16 +276,35 @@ def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
     return digest.hexdigest()
 
 
-def _id(row: Row, task: Task, number: int) -> str:
-    if task.id_column not in row.values:
-        return f"row-{number}"
-    return _text(row, task.id_column, needed_by=task.name)
+def _ids(rows: Sequence[Row], task: Task) -> list[str]:
+    """Id of each row."""
+    seen: dict[str, str] = {}
+    for number, row in enumerate(rows, start=1):
+        named = task.id_column in row.values
+        example_id = _text(row, task.id_column, needed_by=task.name) if named else f"row-{number}"
+        if example_id in seen:
+            raise DataError(
+                f"{row.location}: id {example_id!r} stands at {seen[example_id]} already",
+                fix="give every row its own id",
+            )
+        seen[example_id] = row.location
+    return list(seen)
+
+
+def _binding_columns(task: Task) -> list[str]:
+    """Columns that say which examples belong together and that nothing else can stand in for."""
+    group = [] if task.group_column is None or task.group_field is not None else [task.group_column]
+    return [*group, *(task.key_columns if task.constraint else ())]
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether a cell is null: absent, an empty text, or the NaN that stands for it in a column of numbers."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _optional_text(row: Row, column: str, *, needed_by: str) -> str | None:
     """Text of a column that may be absent, empty or null."""
-    value = row.values.get(column)
-    return None if value is None or value == "" else _text(row, column, needed_by=needed_by)
+    return None if _is_empty(row.values.get(column)) else _text(row, column, needed_by=needed_by)
 
 
 def _text(row: Row, column: str, *, needed_by: str) -> str:
@@ -290,11 +318,18 @@ def _text(row: Row, column: str, *, needed_by: str) -> str:
     value: Any = row.values[column]
     if isinstance(value, str):
         text = value
-    elif isinstance(value, (int, float)):
+    elif isinstance(value, (int, float)) and math.isfinite(value):
         text = str(value)
     else:
-        got = "null" if value is None else type(value).__name__
+        got = "null" if _is_empty(value) else str(value) if isinstance(value, float) else type(value).__name__
         raise DataError(f"{row.location}: column {column!r} holds {got}, not text", fix="fill it in or drop the row")
     if not text.strip():
         raise DataError(f"{row.location}: column {column!r} is empty", fix="fill it in or drop the row")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{row.location}: column {column!r} holds half of a surrogate pair, {text[error.start]!r}",
+            fix="write the character itself, or both of its \\u escapes",
+        ) from error
     return text

@@ -40,7 +40,7 @@ class PromptEncoder:
         verbalizers = task.label_space.verbalizers
         self.candidates = tuple(encode_after_word(tokenizer, verbalizer) for verbalizer in verbalizers)
         _check_distinct(self.candidates, verbalizers)
-        self._separator = encode_after_word(tokenizer, task.separator) if task.separator else ()
+        self.separator = encode_after_word(tokenizer, task.separator) if task.separator else ()
         self.start: TokenIds = (*tokenizer.start_ids, *(tokenizer.encode(task.preamble) if task.preamble else ()))
         self._queries: dict[int, TokenIds] = {}
         self._demonstrations: dict[tuple[int, int], TokenIds] = {}
@@ -55,7 +55,7 @@ class PromptEncoder:
         """Tokens of an example with a label and the separator."""
         key = (position, label)
         if key not in self._demonstrations:
-            self._demonstrations[key] = (*self.query(position), *self.candidates[label], *self._separator)
+            self._demonstrations[key] = (*self.query(position), *self.candidates[label], *self.separator)
         return self._demonstrations[key]
 
     def prompt(self, context: Context, assignment: Assignment) -> Prompt:
@@ -79,7 +79,7 @@ class PromptEncoder:
 
     def longest_demonstration(self, position: int) -> int:
         """Tokens of an example's demonstration under its longest label."""
-        return len(self.query(position)) + self.longest_candidate + len(self._separator)
+        return len(self.query(position)) + self.longest_candidate + len(self.separator)
 
     @property
     def longest_candidate(self) -> int:
@@ -137,9 +137,9 @@ def fit_batches(
     demonstration = [encoder.longest_demonstration(i) for i in positions]
     longest_query = max(len(encoder.query(i)) for i in positions)
     room = max_context_tokens - len(encoder.start) - encoder.longest_candidate
-    shortest = min(demonstration)
+    shortest = sorted(positions, key=demonstration.__getitem__)[:2]
     for i in positions:
-        needed = len(encoder.query(i)) + shortest
+        needed = len(encoder.query(i)) + sum(demonstration[j] for j in [j for j in shortest if j != i][:1])
         if needed > room:
             example = encoder.dataset.examples[i]
             raise ContextOverflowError(
@@ -157,28 +157,37 @@ def fit_batches(
             )
         token_budget = float("inf")
     else:
-        token_budget = room - longest_query
+        # A context holds the others' demonstrations, the target's query and a label: all but the target's separator.
+        token_budget = max_context_tokens - len(encoder.start) + len(encoder.separator)
     groups = list(encoder.dataset.groups())
     if len(positions) <= batch_size and sum(demonstration) <= token_budget:
         return (tuple(positions),)
     _refuse_large_group(encoder, groups, demonstration, token_budget)
-    batches: list[list[int]] = []
-    used = 0
-    for g in rng.permutation(len(groups)):
-        members = list(groups[g])
-        tokens = sum(demonstration[i] for i in members)
-        if batches and len(batches[-1]) + len(members) <= batch_size and used + tokens <= token_budget:
-            batches[-1].extend(members)
-            used += tokens
-        else:
-            batches.append(members)
-            used = tokens
-    if policy == "error" and len(batches) > -(-len(positions) // batch_size):
+    dealt = [groups[g] for g in rng.permutation(len(groups))]
+    batches = _pack(dealt, demonstration, batch_size=batch_size, token_budget=token_budget)
+    if policy == "error" and batches != _pack(dealt, demonstration, batch_size=batch_size, token_budget=float("inf")):
         raise ContextOverflowError(
             f"batches of {batch_size} examples do not fit the {max_context_tokens} tokens of the model's context",
             fix="set batch_size lower, context_policy=batch, or plan.kind=sampled",
         )
     return tuple(tuple(sorted(batch)) for batch in batches)
+
+
+def _pack(
+    groups: Sequence[Sequence[int]], demonstration: Sequence[int], *, batch_size: int, token_budget: float
+) -> list[list[int]]:
+    """Put groups into batches one after the other; a group that does not fit the last batch begins a new one."""
+    batches: list[list[int]] = []
+    used = 0
+    for members in groups:
+        tokens = sum(demonstration[i] for i in members)
+        if batches and len(batches[-1]) + len(members) <= batch_size and used + tokens <= token_budget:
+            batches[-1].extend(members)
+            used += tokens
+        else:
+            batches.append(list(members))
+            used = tokens
+    return batches
 
 
 def _refuse_large_group(

@@ -5,16 +5,22 @@ Every row comes with its place (``claims.jsonl line 3``), so that whatever is wr
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from elicitor.errors import DataError
+
+LONGEST_CELL = 2**31 - 1
+"""Characters of a CSV cell; Python's own limit of 131,072 would refuse long documents."""
 
 FORMATS = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet"
 
@@ -44,12 +50,11 @@ def read_rows(source: str, *, limit: int | None = None) -> list[Row]:
 
     Raises:
         DataError: If the source does not exist, has an unknown format, is broken, or has no rows.
+        ValueError: If the limit is not positive.
     """
-    rows = []
-    for row in _rows(source):
-        rows.append(row)
-        if limit is not None and len(rows) == limit:
-            break
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}")
+    rows = list(islice(_rows(source), limit))
     if not rows:
         raise DataError(f"{source} has no rows", fix="give a file with at least one example")
     return rows
@@ -78,21 +83,20 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file, with their line ends."""
-    with _open_bytes(path) as stream:
-        try:
-            for number, raw in enumerate(stream, start=1):
+    try:
+        with _open_bytes(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = raw.decode()
                 except UnicodeDecodeError as error:
                     raise DataError(
                         f"{path} line {number} is not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}",
                         fix="save the file as UTF-8, for instance with: iconv -f latin1 -t utf-8",
                     ) from error
                 yield number, text
-        except (OSError, EOFError) as error:
-            raise DataError(
-                f"{path} cannot be read: {error}", fix="check that the file is whole and readable"
-            ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read: {error}", fix="check that the file is whole and readable") from error
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -101,12 +105,20 @@ def _json_rows(path: Path) -> Iterator[Row]:
             continue
         location = f"{path} line {number}"
         try:
-            values = json.loads(line, object_pairs_hook=partial(_without_repeats, location))
+            values = json.loads(
+                line.rstrip("\r\n"),
+                object_pairs_hook=partial(_without_repeats, location),
+                parse_constant=partial(_refuse_constant, location),
+            )
         except json.JSONDecodeError as error:
             fix = "write one JSON object a line (JSON Lines), not one array over many lines"
             raise DataError(f"{location} column {error.colno} is not JSON: {error.msg}", fix=fix) from error
         except RecursionError as error:
             raise DataError(f"{location} is nested too deeply", fix="write flat JSON objects") from error
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{location} holds a number that is too long: {error}", fix="write it as text") from error
         if not isinstance(values, dict):
             raise DataError(
                 f"{location} holds {type(values).__name__}, not an object", fix="write one JSON object a line"
@@ -123,14 +135,17 @@ def _without_repeats(location: str, pairs: list[tuple[str, Any]]) -> dict[str, A
     return values
 
 
+def _refuse_constant(location: str, name: str) -> Any:
+    raise DataError(f"{location} holds {name}, which is not JSON", fix="write null, or a text")
+
+
 def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
     # csv.reader wants lines; numbering by its own count keeps quoted line breaks right.
     reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
-        if len(set(header)) < len(header):
-            twice = next(name for name in header if header.count(name) > 1)
-            raise DataError(f"{path} line 1 has the column {twice!r} twice", fix="rename one of them")
+        _refuse_twice(f"{path} line 1", header)
         while True:
             begins = reader.line_num + 1
             cells = next(reader, None)
@@ -151,6 +166,12 @@ def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
         ) from error
 
 
+def _refuse_twice(location: str, columns: Sequence[str]) -> None:
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
+        raise DataError(f"{location} has the column {twice!r} twice", fix="rename one of them")
+
+
 def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         import pyarrow
@@ -159,6 +180,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: reading Parquet needs pyarrow", fix="pip install 'elicitor[data]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _refuse_twice(f"{path}", file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches(batch_size=1024):
                 for values in batch.to_pylist():
@@ -181,10 +203,10 @@ def _hub_rows(source: str) -> Iterator[Row]:
         raise DataError(f"{source}: the hub needs datasets", fix="pip install 'elicitor[data]'") from error
     try:
         loaded = datasets.load_dataset(name, config or None, split=split)
+        for number, values in enumerate(loaded, start=1):
+            yield Row(f"{source} row {number}", dict(values))
     except Exception as error:  # datasets raises whatever its readers raise
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{source} could not be loaded: {reason}", fix="check name, config and split, and the network"
         ) from error
-    for number, values in enumerate(loaded, start=1):
-        yield Row(f"{source} row {number}", dict(values))

@@ -103,7 +103,7 @@ def test_unknown_names_and_files_are_explained(tmp_path):
     with pytest.raises(TaskError, match=r"broken\.yaml line \d is not valid YAML"):
         load_task(str(path))
     path.write_text("- a\n- b\n")
-    with pytest.raises(TaskError, match="not a task declaration"):
+    with pytest.raises(TaskError, match="does not hold keys and values; write a task declaration"):
         load_task(str(path))
 
 

@@ -108,7 +108,7 @@ def test_without_a_group_column_the_question_binds(tmp_path):
 
 @pytest.mark.parametrize("column", ["question", "choice", "consistency_id"])
 def test_what_labelling_sees_cannot_be_gold(column):
-    with pytest.raises(TaskError, match=f"gold column '{column}' is used as a field, group or key"):
+    with pytest.raises(TaskError, match=f"gold column '{column}' is used as a field, id, group or key"):
         TASK.with_gold_column(column)
 
 

@@ -239,7 +239,7 @@ def load(
         source: Folder or hub name.
         name: Name the user knows it by.
         weights: Identifies the weights; by default the hub's commit, or a hash over the folder's files.
-        dtype: ``auto`` is bfloat16 where the device computes in it, else float32.
+        dtype: ``auto`` is bfloat16 on CUDA (float16 where that is missing), float32 elsewhere.
         device: ``auto`` is CUDA if there is one.
         pack_tokens: See `HfBackend`.
         cache_gb: See `HfBackend`.
@@ -301,14 +301,12 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> str:
-    """The precision of that name; ``auto`` is the fastest that the device computes in."""
+    """The precision of that name; ``auto`` is float32 on a CPU, where bfloat16's rounding could change a resumed run."""
     if dtype != "auto":
         return dtype
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    # bfloat16 pays where the processor multiplies in it; elsewhere it is emulated, five times slower than float32.
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if fast else "float32"
+    return "float32"
 
 
 @contextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -25,22 +26,32 @@ State = list[tuple[torch.Tensor, torch.Tensor] | None]
 """Keys and values of a run of tokens, layer by layer; None for a layer that keeps none of its own."""
 
 
-def log_probs_after(model: Any, tokens: Sequence[Sequence[int]], rows: Sequence[int], **inputs: Any) -> torch.Tensor:
+def log_probs_after(
+    model: Any, tokens: Sequence[Sequence[int]], rows: Sequence[int], *, cache: Any = None, **inputs: Any
+) -> torch.Tensor:
     """Run tokens and return log-probabilities over the vocabulary after some of them.
 
     Args:
         model: Causal language model.
         tokens: Token ids, shape (batch, tokens).
         rows: Indices of tokens, ascending; the last token alone if there are none.
-        **inputs: Cache, positions, mask.
+        cache: What the tokens stand behind, and are added to.
+        **inputs: Positions, mask.
 
     Returns:
         Shape (batch, rows, vocabulary), float32.
     """
     keep = torch.tensor(list(rows) or [len(tokens[0]) - 1], device=model.device)
     ids = torch.tensor(tokens, device=model.device)
+    inputs[_cache_argument(model.__class__)] = cache
     output = model(input_ids=ids, use_cache=True, logits_to_keep=keep, **inputs)
     return torch.log_softmax(output.logits.float(), dim=-1)
+
+
+@lru_cache(maxsize=8)
+def _cache_argument(kind: Any) -> str:
+    """What this class of model calls its cache: transformers 5.24 renamed the argument."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -192,7 +203,7 @@ class _Run:
                 rows_read(item),
                 position_ids=torch.from_numpy(positions)[None].to(self._model.device),
                 attention_mask=attention_masks(self._model, mask[None], positions[None], keys[None]),
-                past_key_values=self.cache,
+                cache=self.cache,
             )[0]
         return Done(item, rows, partial(_copied, self.cache, 0, item.prefix))
 
@@ -250,7 +261,7 @@ class _Batch:
             wanted,
             position_ids=torch.from_numpy(positions).to(model.device),
             attention_mask=attention_masks(model, mask, positions, keys),
-            past_key_values=self._cache,
+            cache=self._cache,
         )
         for row, item in enumerate(self._items):
             rows = output[row, [index[k] for k in rows_read(item)]]
@@ -325,7 +336,7 @@ def _forward_chain(model: Any, cache: Any, item: Pass) -> torch.Tensor:
     for begin in range(0, len(item.tokens), CHUNK_TOKENS):
         chunk = item.tokens[begin : begin + CHUNK_TOKENS]
         wanted = [row - begin for row in rows if begin <= row < begin + len(chunk)]
-        part = log_probs_after(model, [chunk], wanted, past_key_values=cache)[0]
+        part = log_probs_after(model, [chunk], wanted, cache=cache)[0]
         if wanted:
             parts.append(part)
     return torch.cat(parts) if parts else part

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from elicitor.errors import TaskError
 from elicitor.tasks import sentiment, truthfulqa
 from elicitor.tasks.table import ConstraintKind, Task, declare
+from elicitor.yaml_files import read_mapping
 
 BUILT_IN = {task.name: task for task in (truthfulqa.TASK, sentiment.TASK)}
 _EXAMPLE = """template: "Review: {text}\\nSentiment:", labels: [negative, positive]"""
@@ -36,7 +35,11 @@ def resolve_task(spec: str | Mapping[str, Any]) -> str | dict[str, Any]:
     if spec in BUILT_IN:
         return spec
     if Path(spec).suffix in (".yaml", ".yml"):
-        return {"name": Path(spec).stem, **_read_declaration(Path(spec))}
+        file = Path(spec)
+        declaration = read_mapping(
+            file, error=TaskError, hint=f"write a task declaration, such as {_EXAMPLE}", as_text=True
+        )
+        return {"name": file.stem, **declaration}
     if spec == "table":
         raise TaskError("task 'table' needs a declaration", fix=f"write a YAML file such as {_EXAMPLE} and name that")
     names = [*BUILT_IN, "table"]
@@ -61,20 +64,3 @@ def load_task(spec: str | Mapping[str, Any]) -> Task:
     if isinstance(resolved, str):
         return BUILT_IN[resolved]
     return declare(resolved, source=spec if isinstance(spec, str) else f"task {resolved.get('name', 'table')!r}")
-
-
-def _read_declaration(file: Path) -> dict[str, Any]:
-    try:
-        # Every scalar stays text: YAML's own rules would turn the labels no and yes into truth values.
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except FileNotFoundError as error:
-        raise TaskError(f"task file {file} does not exist", fix="check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"task file {file} cannot be read: {error}", fix="save it as a UTF-8 text file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise TaskError(f"{file}{where} is not valid YAML", fix="check indentation and quotes there") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise TaskError(f"{file} is not a task declaration", fix=f"write keys and values, such as {_EXAMPLE}")
-    return content

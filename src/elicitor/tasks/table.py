@@ -5,9 +5,11 @@ The template's fields are filled by plain substitution: a field's text is data a
 
 from __future__ import annotations
 
+import json
+import re
 import string
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -38,7 +40,7 @@ class Task:
         gold_values: Label name by raw gold value, where they differ.
         constraint: What logic says about a group; see `elicitor.consistency`.
         key_columns: Columns whose text the constraint compares.
-        key_normalizer: ``exact``, or ``text`` to ignore case, punctuation and spacing.
+        key_normalizer: ``exact``, or ``text`` to ignore case, spacing and the punctuation of sentences.
     """
 
     name: str
@@ -64,10 +66,15 @@ class Task:
             )
         if not self.fields:
             raise TaskError(f"task {self.name!r}: the template names no field", fix="write a column as {column} in it")
-        if self.gold_column in (*self.fields, self.group_column, *self.key_columns):
+        if self.gold_column in (*self.fields, self.id_column, self.group_column, *self.key_columns):
             raise TaskError(
-                f"task {self.name!r}: the gold column {self.gold_column!r} is used as a field, group or key",
+                f"task {self.name!r}: the gold column {self.gold_column!r} is used as a field, id, group or key",
                 fix="labels must not be derived from gold; name another gold column or remove it there",
+            )
+        if self.group_field is not None and self.group_field not in self.fields:
+            raise TaskError(
+                f"task {self.name!r}: the group field {self.group_field!r} is not in the template",
+                fix=f"use one of {', '.join(self.fields)}",
             )
         unknown = set(self.gold_values.values()) - set(self.label_space.labels)
         if unknown:
@@ -75,9 +82,10 @@ class Task:
                 f"task {self.name!r}: gold_values names {sorted(unknown)[0]!r}, which is not a label",
                 fix=f"use {', '.join(self.label_space.labels)}",
             )
-        if {"asymmetric", "negation"} & set(self.constraint) and self.label_space.kind != "binary":
+        opposing = [kind for kind in self.constraint if kind in ("asymmetric", "negation")]
+        if opposing and self.label_space.kind != "binary":
             raise TaskError(
-                f"task {self.name!r}: constraint {self.constraint[0]!r} needs exactly two labels",
+                f"task {self.name!r}: constraint {opposing[0]!r} needs exactly two labels",
                 fix="use equivalent, at_most_one or exactly_one",
             )
         if self.constraint and (self.group_column is None or not self.key_columns):
@@ -121,31 +129,30 @@ class Task:
 
     def constraint_key(self, values: Mapping[str, str | None]) -> str | None:
         """What the constraint compares; None if there is no constraint or a column is empty."""
-        texts = [values[name] for name in self.key_columns]
-        if not self.constraint or any(text is None for text in texts):
+        texts = [text for name in self.key_columns if (text := values[name]) is not None]
+        if not self.constraint or len(texts) < len(self.key_columns):
             return None
-        joined = "\x1f".join(text for text in texts if text is not None)
-        return normalize_text(joined) if self.key_normalizer == "text" else joined
+        return json.dumps([normalize_text(text) for text in texts] if self.key_normalizer == "text" else texts)
 
     def gold_label(self, value: Any) -> int | None:
         """Label index of a raw gold value, or None if it is outside the set.
 
-        `gold_values` decides where it is given; otherwise a label's name or verbalizer in any case, or, for two labels,
-        1/0 and true/false with 1 for the positive one.
+        `gold_values` decides where it is given; otherwise a label's name, its verbalizer, or, for two labels, 1/0 and
+        true/false with 1 for the positive one. Case counts only where two names differ in nothing else.
         """
-        raw = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+        text = str(value).strip()
         names = self.label_space.labels
         if self.gold_values:
-            name = self.gold_values.get(raw)
-            return None if name is None else names.index(name)
-        folded = str(raw).casefold()
+            index = _match(text, list(self.gold_values))
+            return None if index is None else names.index(list(self.gold_values.values())[index])
         for candidates in (names, self.label_space.verbalizers):
-            for index, text in enumerate(candidates):
-                if folded == text.strip().casefold():
-                    return index
-        if self.label_space.kind == "binary" and folded in ("0", "1", "true", "false"):
+            index = _match(text, candidates)
+            if index is not None:
+                return index
+        plain = _plain(text)
+        if self.label_space.kind == "binary" and plain in ("0", "1", "true", "false"):
             positive = self.label_space.positive
-            return positive if folded in ("1", "true") else 1 - positive
+            return positive if plain in ("1", "true") else 1 - positive
         return None
 
     def with_gold_column(self, column: str) -> Task:
@@ -153,11 +160,45 @@ class Task:
         return replace(self, gold_column=column)
 
 
+def _match(text: str, candidates: Sequence[str]) -> int | None:
+    """Index of the candidate that is this text, or that alone is so but for case and a ``.0``."""
+    for equals in (str.strip, _plain):
+        found = [index for index, candidate in enumerate(candidates) if equals(candidate) == equals(text)]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip().casefold())
+
+
+_APOSTROPHE = re.compile(r"['\u2018\u2019`]")
+_QUOTE = re.compile(r'["\u201c\u201d\u201e\u00ab\u00bb]')
+_DASH = re.compile(r"[\u2010-\u2015\u2212]")
+_END = re.compile(r"[.,;:!?\u3001\u3002]+(?=\s|$)|[\u00a1\u00bf]")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-+(?=[^\W\d_])|(?<!\S)-+(?!\S)")
+
+
 def normalize_text(text: str) -> str:
-    """Fold case and drop punctuation and extra spacing, so that two spellings of one claim are equal."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(c if c.isalnum() or c == "\x1f" else "" if c in "'\u2019`" else " " for c in folded)
-    return " ".join(kept.split())
+    """Fold case, spacing, quotation marks, hyphens between words and what ends a clause.
+
+    Two spellings of one claim become equal. Whatever may change a meaning stays: signs, symbols, brackets, marks on
+    letters, points and hyphens at numbers. Claims taken for equal would be forced to one label; claims taken for
+    different only go without a constraint.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The folded text; the text in lower case, if nothing else is left of it.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    plain = _DASH.sub("-", _QUOTE.sub(" ", _APOSTROPHE.sub("", folded)))
+    before = None
+    while before != plain:
+        before, plain = plain, " ".join(_HYPHEN.sub(" ", _END.sub(" ", plain)).split())
+    return plain or " ".join(folded.split())
 
 
 class _Declaration(BaseModel):
@@ -210,18 +251,22 @@ def declare(values: Mapping[str, Any], *, source: str) -> Task:
     else:
         names = [str(name) for name in declared.labels]
         verbalizers = [f" {name}" for name in names]
-    positive = names[-1:] if declared.positive is None else [str(declared.positive)]
-    if names and positive[0] not in names:
-        raise TaskError(f"{source}: positive {positive[0]!r} is not a label", fix=f"use one of {', '.join(names)}")
+    positive = str(declared.positive) if declared.positive is not None else names[-1] if names else ""
+    if names and positive not in names:
+        raise TaskError(f"{source}: positive {positive!r} is not a label", fix=f"use one of {', '.join(names)}")
     kinds = [declared.constraint] if isinstance(declared.constraint, str) else declared.constraint
     kinds = [kind for kind in kinds if kind != "none"]
     wrong = [kind for kind in kinds if kind not in CONSTRAINT_KINDS]
     if wrong:
         raise TaskError(f"{source}: unknown constraint {wrong[0]!r}", fix=f"use none, {', '.join(CONSTRAINT_KINDS)}")
+    try:
+        space = LabelSpace(tuple(names), tuple(verbalizers), names.index(positive) if names else 0)
+    except TaskError as error:
+        raise TaskError(f"{source}: {error.problem}", fix=error.fix) from error
     return Task(
         name=declared.name,
         template=declared.template.rstrip("\n"),
-        label_space=LabelSpace(tuple(names), tuple(verbalizers), names.index(positive[0]) if names else 0),
+        label_space=space,
         separator=declared.separator,
         preamble=declared.preamble,
         id_column=declared.id,
