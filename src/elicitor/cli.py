@@ -73,12 +73,7 @@ def label_command(
 
     check_gold(settings.data, load_task(settings.task), limit=settings.limit)
     if dry_run:
-        from elicitor.dry_run import estimate
-        from elicitor.labelling import prepare
-
-        with console.status(f"loading {settings.model}"):
-            workload = prepare(settings)
-        console.show_dry_run(estimate(workload), as_json=as_json)
+        console.show_dry_run(console.estimate_with_progress(settings), as_json=as_json)
         return
     folder = output_dir or _new_folder(settings)
     done = console.label_with_progress(settings, folder, resume=resume)

@@ -6,8 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from elicitor.config import RunConfig
-from elicitor.dry_run import DryRun
+from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate, row_cells
-from elicitor.labelling import Run, Step, run
+from elicitor.labelling import Run, Step, prepare, run
 from elicitor.models import ModelInfo
 from elicitor.runs import package_versions
 from elicitor.search.events import Proposal, Warned
@@ -30,18 +29,6 @@ _PLAIN_INTERVAL = 10.0
 
 def _stderr() -> Console:
     return Console(stderr=True, highlight=False)
-
-
-@contextmanager
-def status(message: str) -> Iterator[None]:
-    """Show that something of unknown length is going on."""
-    console = _stderr()
-    if console.is_terminal:
-        with console.status(message):
-            yield
-    else:
-        console.print(message, markup=False)
-        yield
 
 
 class _Display:
@@ -60,7 +47,7 @@ class _Display:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(description, total=None, detail="loading the model")
+        self._task = self._bar.add_task(description, total=None, detail="")
         self._description = description
         self._tokens = 0
         self._started = time.monotonic()
@@ -68,8 +55,6 @@ class _Display:
 
     def __enter__(self) -> _Display:
         self._bar.start()
-        if not self._console.is_terminal:
-            self._console.print(f"{self._description}: loading the model", markup=False)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -100,9 +85,9 @@ class _Display:
             )
             self._console.print(line, markup=False, soft_wrap=True)
 
-    def condition(self, name: str) -> None:
-        """Show which condition is being scored."""
-        self._bar.update(self._task, description=f"{self._description} {name}")
+    def stage(self, name: str) -> None:
+        """Show what begins now."""
+        self._bar.update(self._task, description=f"{self._description}: {name}")
         if not self._console.is_terminal:
             self._console.print(f"{self._description}: {name}", markup=False)
 
@@ -130,15 +115,19 @@ def label_with_progress(config: RunConfig, folder: Path, *, resume: bool) -> Run
             detail = f"{batch}U {step.state.utility.total:.2f} {heat}{accepted}{labelled}"
             display.update(step.state.iteration, step.budget, detail)
 
-        return run(config, folder, resume=resume, observer=observe, on_progress=display.tokens)
+        return run(config, folder, resume=resume, observer=observe, on_progress=display.tokens, on_stage=display.stage)
+
+
+def estimate_with_progress(config: RunConfig) -> DryRun:
+    """Estimate what a run would cost, under a progress bar; see `elicitor.dry_run.estimate`."""
+    with _Display("dry run") as display:
+        return estimate(prepare(config, on_stage=display.stage))
 
 
 def evaluate_with_progress(folder: Path, test: str, *, seeds: Sequence[int], **options: Any) -> Evaluation:
     """Evaluate under a progress bar; see `elicitor.evaluation.evaluate`."""
     with _Display("eval") as display:
-        return evaluate(
-            folder, test, seeds=seeds, on_progress=display.tokens, on_condition=display.condition, **options
-        )
+        return evaluate(folder, test, seeds=seeds, on_progress=display.tokens, on_stage=display.stage, **options)
 
 
 def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:

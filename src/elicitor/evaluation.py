@@ -6,14 +6,14 @@ is given raw and after batch calibration (which looks at the unlabelled test bat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, Progress, TokenIds
+from elicitor.backends.base import Backend, Cost, OnStage, Progress, TokenIds
 from elicitor.baselines import CONDITIONS, Condition, check_conditions, demonstration_labels
 from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
 from elicitor.errors import ConfigError, ContextOverflowError, DataError
@@ -119,7 +119,7 @@ def evaluate(
     gold_data: str | Path | None = None,
     backend: Backend | None = None,
     on_progress: Progress | None = None,
-    on_condition: Callable[[str], None] | None = None,
+    on_stage: OnStage | None = None,
 ) -> Evaluation:
     """Compare the found labels with no, random and golden labels, in context, on a test file.
 
@@ -133,7 +133,7 @@ def evaluate(
         gold_data: File with the gold labels of the labelled examples by id, when they are no column of the data itself.
         backend: Use this loaded model instead of the run's.
         on_progress: Called after each forward pass with its tokens.
-        on_condition: Called with the name of each condition as it begins.
+        on_stage: Called when the model begins to load, and with the name of each condition as it begins.
 
     Returns:
         The table, written to ``eval-<test file>.json`` in the run folder as well.
@@ -154,7 +154,7 @@ def evaluate(
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
-    backend = backend or load_backend(config.model, **config.backend.model_dump())
+    backend = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     comparison = _Comparison(
         backend=backend,
         demonstrations=PromptEncoder(backend.tokenizer, task, train),
@@ -169,8 +169,8 @@ def evaluate(
     demonstrations: dict[Condition, list[dict[int, int]]] = {}
     costs: dict[Condition, Cost] = {}
     for condition in chosen:
-        if on_condition:
-            on_condition(condition)
+        if on_stage:
+            on_stage(condition)
         answers[condition], demonstrations[condition], costs[condition] = [], [], Cost()
         for seed in seeds[:1] if condition == "zero_shot" else seeds:
             rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, Progress
+from elicitor.backends.base import Backend, Cost, OnStage, Progress
 from elicitor.config import RunConfig, build_config
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset, load_dataset
@@ -150,12 +150,13 @@ def label(
     return run(build_config(flags=flags), Path(output_dir), resume=resume)
 
 
-def prepare(config: RunConfig, *, backend: Backend | None = None) -> Workload:
+def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnStage | None = None) -> Workload:
     """Load and check everything a run needs, writing nothing.
 
     Args:
         config: Settings.
         backend: Use this loaded model instead of loading ``config.model``.
+        on_stage: Called when the model begins to load, after settings, task and data have been checked.
 
     Returns:
         The workload.
@@ -173,7 +174,7 @@ def prepare(config: RunConfig, *, backend: Backend | None = None) -> Workload:
             fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
         )
     if backend is None:
-        backend = load_backend(config.model, **config.backend.model_dump())
+        backend = load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     encoder = PromptEncoder(backend.tokenizer, task, dataset)
     shots = config.plan.max_demonstrations if config.plan.kind == "sampled" else None
     batches = fit_batches(
@@ -195,6 +196,7 @@ def run(
     backend: Backend | None = None,
     observer: Observer | None = None,
     on_progress: Progress | None = None,
+    on_stage: OnStage | None = None,
 ) -> Run:
     """Run or resume a labelling run.
 
@@ -205,6 +207,7 @@ def run(
         backend: Use this loaded model instead of loading ``config.model``.
         observer: Called after each step.
         on_progress: Called after each forward pass with its tokens.
+        on_stage: Called when the model begins to load and when the search begins.
 
     Returns:
         The finished run.
@@ -214,7 +217,7 @@ def run(
     """
     if not resume:
         refuse_used(output_dir)
-    workload = prepare(config, backend=backend)
+    workload = prepare(config, backend=backend, on_stage=on_stage)
     manifest = build_manifest(
         data_fingerprint=workload.dataset.fingerprint,
         model_fingerprint=workload.backend.fingerprint,
@@ -222,6 +225,8 @@ def run(
     )
     opened = RunFolder.resume if resume else RunFolder.create
     with opened(output_dir, workload.config, manifest) as folder:
+        if on_stage:
+            on_stage(f"searching, {len(workload.dataset)} examples in {len(workload.batches)} batches")
         for batch in range(folder.checkpoint().batch, len(workload.batches)):
             _search_batch(workload, folder, batch, observer=observer, on_progress=on_progress)
         return _conclude(workload, folder)

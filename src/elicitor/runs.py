@@ -135,15 +135,21 @@ class RunFolder:
             The folder, its lock held.
 
         Raises:
-            ConfigError: If the folder holds anything else.
+            ConfigError: If the folder holds anything else or cannot be written.
             RunLockedError: If another process is starting a run there.
         """
         refuse_used(path)
-        path.mkdir(parents=True, exist_ok=True)
         folder = cls(path)
-        folder._acquire()
-        write_atomic(path / CONFIG, config.to_yaml())
-        write_json(path / MANIFEST, manifest)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            folder._acquire()
+            write_atomic(path / CONFIG, config.to_yaml())
+            write_json(path / MANIFEST, manifest)
+        except OSError as error:
+            folder.close()
+            raise ConfigError(
+                f"{path} cannot be written: {error.strerror}", fix="choose another --output-dir"
+            ) from error
         return folder
 
     @classmethod

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 TokenIds = tuple[int, ...]
 Progress = Callable[[int], None]
 """Called with the number of prompt tokens computed since the last call."""
+OnStage = Callable[[str], None]
+"""Called with what begins now and may take long, such as loading a model."""
 
 
 @dataclass(frozen=True, slots=True)
