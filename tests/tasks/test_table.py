@@ -125,6 +125,11 @@ def test_normalising_keeps_the_words(words, between):
 @pytest.mark.parametrize(
     ("left", "right", "same"),
     [
+        ("It's raining.", "its  RAINING", True),
+        ("A well-known fact", "a well known fact!", True),
+        ("\u2019tis", "'tis", True),
+        ("No.", "Not", False),
+        ("3.5", "35", False),
         ("-5", "5", False),
         ("It is \u22125 degrees.", "It is -5 degrees", True),
         ("C++", "C#", False),

@@ -6,7 +6,6 @@ from elicitor.consistency import Constraints
 from elicitor.data import load_dataset, load_gold
 from elicitor.errors import TaskError
 from elicitor.tasks import load_task, resolve_task
-from elicitor.tasks.table import normalize_text
 
 YAML = """\
 template: "Message: {body}\\nKind:"
@@ -105,20 +104,6 @@ def test_unknown_names_and_files_are_explained(tmp_path):
     path.write_text("- a\n- b\n")
     with pytest.raises(TaskError, match="does not hold keys and values; write a task declaration"):
         load_task(str(path))
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "same"),
-    [
-        ("It's raining.", "its  RAINING", True),
-        ("A well-known fact", "a well known fact!", True),
-        ("No.", "Not", False),
-        ("\u2019tis", "'tis", True),
-        ("3.5", "35", False),
-    ],
-)
-def test_text_keys_ignore_case_punctuation_and_spacing(left, right, same):
-    assert (normalize_text(left) == normalize_text(right)) is same
 
 
 CLAIMS = [
