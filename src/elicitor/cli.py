@@ -37,7 +37,9 @@ Overrides = Annotated[
 @app.command("label")
 def label_command(
     data: Annotated[str | None, typer.Argument(help="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT.")] = None,
-    task: Annotated[str | None, typer.Option(help="truthfulqa, sentiment, or a YAML file.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
     search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,

@@ -37,17 +37,22 @@ class Constraint:
         relation: ``not_both`` positive, ``equal`` labels, ``opposite`` labels, or ``some`` member positive.
         members: Positions, ascending.
         positive: Index of the positive label.
+        negated: Members that deny what the constraint speaks of: their labels count turned round. Two labels only.
     """
 
     relation: Relation
     members: tuple[int, ...]
     positive: int
+    negated: frozenset[int] = frozenset()
 
     def violated(self, labels: Sequence[int | None]) -> bool:
         """Whether the labels contradict it; never while a member has none."""
-        held = [labels[i] for i in self.members]
-        if None in held:
-            return False
+        held = []
+        for i in self.members:
+            label = labels[i]
+            if label is None:
+                return False
+            held.append(1 - label if i in self.negated else label)
         match self.relation:
             case "not_both":
                 return all(label == self.positive for label in held)
@@ -92,7 +97,7 @@ class Constraints:
         groups = dataset.groups()
         positive = dataset.label_space.positive
         constraints = [
-            Constraint(relation, members, positive)
+            Constraint(relation, members, positive, frozenset(i for i in members if dataset.examples[i].negated))
             for group in groups
             for kind in kinds
             for relation, members in _relations(kind, group, [dataset.examples[i].key for i in group])

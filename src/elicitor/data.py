@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from elicitor.errors import DataError, TaskError
@@ -81,6 +81,7 @@ class Example:
         group_id: Examples of one group are bound by logic.
         key: What the task's constraint compares, normalised; None takes no part.
         location: Where it was read, for error messages.
+        negated: Whether it denies what its key says.
     """
 
     id: str
@@ -88,6 +89,7 @@ class Example:
     group_id: str
     key: str | None
     location: str
+    negated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,11 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
         if group is None:
             group = task.default_group(fields) or example_id
         key = task.constraint_key({name: _optional_text(row, name, needed_by=task.name) for name in task.key_columns})
-        examples.append(Example(id=example_id, fields=fields, group_id=group, key=key, location=row.location))
+        negated = _truth(row, task.negated_column, needed_by=task.name)
+        example = Example(example_id, fields, group, key, row.location, negated)
+        examples += (
+            [example] if task.mirror is None else _both_orders(example, task.mirror, has_key=bool(task.constraint))
+        )
     return Dataset(tuple(examples), task.label_space, source, fingerprint(examples, task.label_space))
 
 
@@ -235,9 +241,11 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
             fix="name the right one with --gold-column",
         )
     labels: dict[str, int] = {}
+    missing = 0
     for row, example_id in zip(rows, _ids(rows, task), strict=True):
         value = row.values.get(task.gold_column)
         if _is_empty(value):
+            missing += 1 if task.mirror is None else 2
             continue
         label = task.gold_label(value)
         if label is None:
@@ -248,8 +256,11 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
                 fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
                 "remove it, labelling needs no gold)",
             )
-        labels[example_id] = label
-    return GoldLabels(labels, missing=len(rows) - len(labels), source=source)
+        if task.mirror is None:
+            labels[example_id] = label
+        else:
+            labels |= {_in_order(example_id, 0): label, _in_order(example_id, 1): 1 - label}
+    return GoldLabels(labels, missing=missing, source=source)
 
 
 def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
@@ -268,10 +279,10 @@ def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
 
 
 def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
-    """SHA-256 over ids, fields, groups, keys and the label set."""
+    """SHA-256 over ids, fields, groups, keys, negations and the label set."""
     digest = hashlib.sha256(json.dumps([label_space.labels, label_space.verbalizers, label_space.positive]).encode())
     for example in examples:
-        content = [example.id, sorted(example.fields.items()), example.group_id, example.key]
+        content = [example.id, sorted(example.fields.items()), example.group_id, example.key, example.negated]
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 
@@ -291,10 +302,39 @@ def _ids(rows: Sequence[Row], task: Task) -> list[str]:
     return list(seen)
 
 
+ORDERS = ("ab", "ba")
+"""The two orders in which a mirrored pair is shown; the order ends the example's id."""
+
+
+def _in_order(example_id: str, order: int) -> str:
+    return f"{example_id}/{ORDERS[order]}"
+
+
+def _both_orders(example: Example, mirror: tuple[str, str], *, has_key: bool) -> list[Example]:
+    """A pair as it stands and turned round; a constraint compares the order."""
+    first, second = mirror
+    turned = {**example.fields, first: example.fields[second], second: example.fields[first]}
+    return [
+        replace(example, id=_in_order(example.id, k), fields=fields, key=ORDERS[k] if has_key else None)
+        for k, fields in enumerate((example.fields, turned))
+    ]
+
+
+def _truth(row: Row, column: str | None, *, needed_by: str) -> bool:
+    """Truth value of a column that may be absent or empty, which is no."""
+    text = None if column is None else _optional_text(row, column, needed_by=needed_by)
+    if text is None or text.casefold() in ("0", "false", "no"):
+        return False
+    if text.casefold() in ("1", "true", "yes"):
+        return True
+    raise DataError(f"{row.location} column {column!r}: {text!r} is neither yes nor no", fix="write 1 or 0")
+
+
 def _binding_columns(task: Task) -> list[str]:
     """Columns that say which examples belong together and that nothing else can stand in for."""
     group = [] if task.group_column is None or task.group_field is not None else [task.group_column]
-    return [*group, *(task.key_columns if task.constraint else ())]
+    keys = task.key_columns if task.constraint else ()
+    return [name for name in (*group, *keys) if name not in task.optional_columns]
 
 
 def _is_empty(value: Any) -> bool:

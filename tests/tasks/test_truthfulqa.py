@@ -9,7 +9,7 @@ from elicitor.consistency import Constraints
 from elicitor.data import Assignment, load_dataset, load_gold
 from elicitor.errors import DataError, TaskError
 from elicitor.tasks import load_task
-from elicitor.tasks.table import normalize_text
+from elicitor.tasks.keys import normalize_text
 
 TASK = load_task("truthfulqa")
 WORDINGS = ["Paris.", "paris", "It is Paris", "Lyon", "Nobody knows", "NOBODY knows!"]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.errors import TaskError
-from elicitor.tasks import sentiment, truthfulqa
+from elicitor.tasks import author_gender, boolq, gsm8k, preference, sentiment, statements, truthfulqa
 from elicitor.tasks.table import ConstraintKind, Task, declare
 from elicitor.yaml_files import read_mapping
 
-BUILT_IN = {task.name: task for task in (truthfulqa.TASK, sentiment.TASK)}
+_MODULES = (truthfulqa, gsm8k, preference, author_gender, statements, boolq, sentiment)
+BUILT_IN: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
 _EXAMPLE = """template: "Review: {text}\\nSentiment:", labels: [negative, positive]"""
 
 __all__ = ["BUILT_IN", "ConstraintKind", "Task", "load_task", "resolve_task"]

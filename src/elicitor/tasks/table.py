@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import string
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from elicitor.data import Example, LabelSpace
 from elicitor.errors import TaskError
+from elicitor.tasks.keys import NORMALIZERS, KeyNormalizer
 
 ConstraintKind = Literal["at_most_one", "equivalent", "exactly_one", "asymmetric", "negation"]
 CONSTRAINT_KINDS: tuple[str, ...] = get_args(ConstraintKind)
@@ -40,7 +40,12 @@ class Task:
         gold_values: Label name by raw gold value, where they differ.
         constraint: What logic says about a group; see `elicitor.consistency`.
         key_columns: Columns whose text the constraint compares.
-        key_normalizer: ``exact``, or ``text`` to ignore case, spacing and the punctuation of sentences.
+        mirror: Two columns of a pair. Each row gives two examples, in either order; the constraint compares the order, and
+            gold is turned round with it. Each row is a group.
+        optional_columns: Group and key columns that a whole file may lack; its examples then go without constraint.
+        negated_column: Column that says whether an example denies what its key says; where it is absent none does.
+        key_normalizer: ``exact``, ``text`` to ignore case, spacing and the punctuation of sentences, or ``final_answer``
+            for the number a solution ends in.
     """
 
     name: str
@@ -55,7 +60,10 @@ class Task:
     gold_values: Mapping[str, str] = field(default_factory=dict)
     constraint: tuple[ConstraintKind, ...] = ()
     key_columns: tuple[str, ...] = ()
-    key_normalizer: Literal["exact", "text"] = "text"
+    mirror: tuple[str, str] | None = None
+    optional_columns: tuple[str, ...] = ()
+    negated_column: str | None = None
+    key_normalizer: KeyNormalizer = "text"
 
     def __post_init__(self) -> None:
         """Refuse declarations that contradict themselves or would let gold leak."""
@@ -66,7 +74,13 @@ class Task:
             )
         if not self.fields:
             raise TaskError(f"task {self.name!r}: the template names no field", fix="write a column as {column} in it")
-        if self.gold_column in (*self.fields, self.id_column, self.group_column, *self.key_columns):
+        if self.gold_column in (
+            *self.fields,
+            self.id_column,
+            self.group_column,
+            *self.key_columns,
+            self.negated_column,
+        ):
             raise TaskError(
                 f"task {self.name!r}: the gold column {self.gold_column!r} is used as a field, id, group or key",
                 fix="labels must not be derived from gold; name another gold column or remove it there",
@@ -88,7 +102,21 @@ class Task:
                 f"task {self.name!r}: constraint {opposing[0]!r} needs exactly two labels",
                 fix="use equivalent, at_most_one or exactly_one",
             )
-        if self.constraint and (self.group_column is None or not self.key_columns):
+        binary_only = "mirror" if self.mirror else "negated" if self.negated_column else None
+        if binary_only and self.label_space.kind != "binary":
+            raise TaskError(f"task {self.name!r}: {binary_only!r} needs exactly two labels", fix="leave it out")
+        if self.mirror is not None:
+            if len(set(self.mirror) & set(self.fields)) != 2:
+                raise TaskError(
+                    f"task {self.name!r}: mirror {list(self.mirror)} must be two fields of the template",
+                    fix=f"use two of {', '.join(self.fields)}",
+                )
+            if self.key_columns or self.group_column or self.group_field:
+                raise TaskError(
+                    f"task {self.name!r}: a mirrored row is a group and its order the key",
+                    fix="leave out group and key",
+                )
+        elif self.constraint and (self.group_column is None or not self.key_columns):
             raise TaskError(
                 f"task {self.name!r}: a constraint needs a group column and a key column",
                 fix="add 'group: COLUMN' and 'key: COLUMN'",
@@ -128,11 +156,11 @@ class Task:
         return fields[self.group_field] if self.group_field else None
 
     def constraint_key(self, values: Mapping[str, str | None]) -> str | None:
-        """What the constraint compares; None if there is no constraint or a column is empty."""
-        texts = [text for name in self.key_columns if (text := values[name]) is not None]
-        if not self.constraint or len(texts) < len(self.key_columns):
-            return None
-        return json.dumps([normalize_text(text) for text in texts] if self.key_normalizer == "text" else texts)
+        """What the constraint compares; None if there is no constraint, a column is empty or its key is unclear."""
+        normalize = NORMALIZERS[self.key_normalizer]
+        texts = [values[name] for name in self.key_columns]
+        keys = [None if text is None else normalize(text) for text in texts]
+        return json.dumps(keys) if self.constraint and None not in keys else None
 
     def gold_label(self, value: Any) -> int | None:
         """Label index of a raw gold value, or None if it is outside the set.
@@ -173,34 +201,6 @@ def _plain(text: str) -> str:
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip().casefold())
 
 
-_APOSTROPHE = re.compile(r"['\u2018\u2019`]")
-_QUOTE = re.compile(r'["\u201c\u201d\u201e\u00ab\u00bb]')
-_DASH = re.compile(r"[\u2010-\u2015\u2212]")
-_END = re.compile(r"[.,;:!?\u3001\u3002]+(?=\s|$)|[\u00a1\u00bf]")
-_HYPHEN = re.compile(r"(?<=[^\W\d_])-+(?=[^\W\d_])|(?<!\S)-+(?!\S)")
-
-
-def normalize_text(text: str) -> str:
-    """Fold case, spacing, quotation marks, hyphens between words and what ends a clause.
-
-    Two spellings of one claim become equal. Whatever may change a meaning stays: signs, symbols, brackets, marks on
-    letters, points and hyphens at numbers. Claims taken for equal would be forced to one label; claims taken for
-    different only go without a constraint.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The folded text; the text in lower case, if nothing else is left of it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    plain = _DASH.sub("-", _QUOTE.sub(" ", _APOSTROPHE.sub("", folded)))
-    before = None
-    while before != plain:
-        before, plain = plain, " ".join(_HYPHEN.sub(" ", _END.sub(" ", plain)).split())
-    return plain or " ".join(folded.split())
-
-
 class _Declaration(BaseModel):
     """Schema of a task file."""
 
@@ -218,7 +218,9 @@ class _Declaration(BaseModel):
     gold_values: dict[str | bool | int | float, str | bool | int] = {}
     constraint: str | list[str] = "none"
     key: str | list[str] = []
-    normalize: Literal["exact", "text"] = "text"
+    mirror: tuple[str, str] | None = None
+    negated: str | None = None
+    normalize: KeyNormalizer = "text"
 
 
 def declare(values: Mapping[str, Any], *, source: str) -> Task:
@@ -275,5 +277,7 @@ def declare(values: Mapping[str, Any], *, source: str) -> Task:
         gold_values={str(raw): str(name) for raw, name in declared.gold_values.items()},
         constraint=tuple(kind for kind in CONSTRAINT_KINDS if kind in kinds),  # type: ignore[misc]
         key_columns=(declared.key,) if isinstance(declared.key, str) else tuple(declared.key),
+        mirror=declared.mirror,
+        negated_column=declared.negated,
         key_normalizer=declared.normalize,
     )
