@@ -108,3 +108,12 @@ def test_seeds_share_examples_and_order_across_conditions(labelled, tmp_path):
     table = by_condition(evaluate(done, write(tmp_path, "test.jsonl", rows(range(100, 140)))))
     assert table["found"].raw == table["golden"].raw
     assert table["found"].calibrated == table["golden"].calibrated
+
+
+def test_noised_gold_is_as_accurate_as_the_found_labels(labelled, tmp_path):
+    done = labelled(model="fake:prior=1,noise=2.5")
+    test = write(tmp_path, "test.jsonl", rows(range(100, 140)))
+    table = by_condition(evaluate(done, test, conditions=["zero_shot", "found", "noised_gold"]))
+    assert list(table) == ["zero_shot", "found", "noised_gold"]
+    assert table["noised_gold"].label_accuracy == pytest.approx(table["found"].label_accuracy)
+    assert table["noised_gold"].demonstrations == 24

@@ -9,8 +9,11 @@ import numpy as np
 
 from elicitor.errors import ConfigError
 
-Condition = Literal["zero_shot", "random", "found", "golden"]
+Condition = Literal["zero_shot", "random", "found", "noised_gold", "golden"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+DEFAULT_CONDITIONS: tuple[Condition, ...] = ("zero_shot", "random", "found", "golden")
+NEEDS_GOLD: frozenset[Condition] = frozenset(("noised_gold", "golden"))
+"""Conditions that put gold labels of the labelled examples before the query."""
 
 
 def check_conditions(names: Sequence[str]) -> tuple[Condition, ...]:
@@ -38,11 +41,12 @@ def demonstration_labels(
 
     Args:
         condition: ``zero_shot`` has no demonstrations; ``random`` deals every label equally often by lot; ``found`` are
-            the labels of the run; ``golden`` the true ones.
+            the labels of the run; ``golden`` the true ones; ``noised_gold`` the true ones with as many of them wrong, drawn
+            by lot, as found labels are (Wen et al. 2025, figure 8).
         found: Found label of each position that may serve as a demonstration.
         golden: Gold label of each of these positions that has one.
         n_labels: Size of the label set.
-        rng: Deals the random labels.
+        rng: Deals the random labels and the noise.
 
     Returns:
         Label by position.
@@ -57,3 +61,9 @@ def demonstration_labels(
             return dict(found)
         case "golden":
             return dict(golden)
+        case "noised_gold":
+            noised = dict(golden)
+            wrong = sum(found[position] != label for position, label in golden.items())
+            for position in rng.permutation(np.asarray(list(golden), dtype=np.int64))[:wrong].tolist():
+                noised[position] = int((golden[position] + rng.integers(1, n_labels)) % n_labels)
+            return noised

@@ -87,7 +87,9 @@ def eval_command(
     run: Annotated[Path, typer.Argument(help="Run folder of 'elicitor label'.")],
     test: Annotated[str, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")],
     seeds: Annotated[str, typer.Option(help="Seeds of demonstration order and random labels.")] = "0,1,2",
-    conditions: Annotated[str, typer.Option(help="Rows of the table.")] = "zero_shot,random,found,golden",
+    conditions: Annotated[
+        str, typer.Option(help="Rows of the table, noised_gold among them.")
+    ] = "zero_shot,random,found,golden",
     limit: Annotated[int | None, typer.Option(help="Use only the first test rows.")] = None,
     gold_column: Annotated[str | None, typer.Option(help="Column with gold, if not the task's.")] = None,
     gold: Annotated[

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from elicitor.backends.base import Backend, Cost, OnStage, Progress, TokenIds
-from elicitor.baselines import CONDITIONS, Condition, check_conditions, demonstration_labels
+from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions, demonstration_labels
 from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
 from elicitor.errors import ConfigError, ContextOverflowError, DataError
 from elicitor.labelling import Run, load_run
@@ -113,7 +113,7 @@ def evaluate(
     test_data: str | Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    conditions: Sequence[str] = CONDITIONS,
+    conditions: Sequence[str] = DEFAULT_CONDITIONS,
     limit: int | None = None,
     gold_column: str | None = None,
     gold_data: str | Path | None = None,
@@ -127,7 +127,7 @@ def evaluate(
         run: A finished run or its folder.
         test_data: Test examples with gold.
         seeds: Each seed draws its own order of demonstrations and its own random labels.
-        conditions: Rows of the table.
+        conditions: Rows of the table; see `elicitor.baselines.Condition`.
         limit: Use only the first test rows.
         gold_column: Column that holds gold, when it is not the task's.
         gold_data: File with the gold labels of the labelled examples by id, when they are no column of the data itself.
@@ -150,7 +150,8 @@ def evaluate(
     train, found = _found_labels(run, task, load_dataset(config.data, task, limit=config.limit))
     gold_task = task.with_gold_column(gold_column) if gold_column else task
     gold_limit = config.limit if gold_data is None else None
-    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed="golden" in chosen)
+    needs_gold = bool(NEEDS_GOLD & set(chosen))
+    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold)
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
@@ -164,7 +165,7 @@ def evaluate(
         on_progress=on_progress,
     )
     # Golden labels may be missing for some examples; every condition then uses the same ones that have gold.
-    usable = sorted(found.keys() & golden.keys()) if "golden" in chosen else sorted(found)
+    usable = sorted(found.keys() & golden.keys()) if needs_gold else sorted(found)
     answers: dict[Condition, list[Array]] = {}
     demonstrations: dict[Condition, list[dict[int, int]]] = {}
     costs: dict[Condition, Cost] = {}
