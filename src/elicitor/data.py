@@ -334,7 +334,8 @@ def _binding_columns(task: Task) -> list[str]:
     """Columns that say which examples belong together and that nothing else can stand in for."""
     group = [] if task.group_column is None or task.group_field is not None else [task.group_column]
     keys = task.key_columns if task.constraint else ()
-    return [name for name in (*group, *keys) if name not in task.optional_columns]
+    negated = [] if task.negated_column is None else [task.negated_column]
+    return [name for name in (*group, *keys, *negated) if name not in task.optional_columns]
 
 
 def _is_empty(value: Any) -> bool:

@@ -120,6 +120,7 @@ def test_words_do_not_move_between_the_columns_of_a_key():
         ({"constraint": "equivalent", "key": ["k", "kee"]}, "kee"),
         ({"constraint": "equivalent", "group": "gruop"}, "gruop"),
         ({"group": "gruop"}, "gruop"),
+        ({"negated": "denise"}, "denise"),
     ],
 )
 def test_a_misspelt_column_does_not_drop_the_constraint_in_silence(tmp_path, declared, column):

@@ -15,6 +15,6 @@ TASK = Task(
     group_column="consistency_id",
     constraint=("at_most_one", "equivalent"),
     key_columns=("consistency_key",),
-    optional_columns=("consistency_id", "consistency_key"),
+    optional_columns=("consistency_id", "consistency_key", "negated"),
     negated_column="negated",
 )

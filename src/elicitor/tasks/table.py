@@ -42,8 +42,8 @@ class Task:
         key_columns: Columns whose text the constraint compares.
         mirror: Two columns of a pair. Each row gives two examples, in either order; the constraint compares the order, and
             gold is turned round with it. Each row is a group.
-        optional_columns: Group and key columns that a whole file may lack; its examples then go without constraint.
-        negated_column: Column that says whether an example denies what its key says; where it is absent none does.
+        optional_columns: Group, key and negation columns that a whole file may lack; its examples then go without.
+        negated_column: Column that says whether an example denies what its key says; where it is empty it does not.
         key_normalizer: ``exact``, ``text`` to ignore case, spacing and the punctuation of sentences, or ``final_answer``
             for the number a solution ends in.
     """
