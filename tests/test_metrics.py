@@ -1,10 +1,13 @@
-"""Intervals against hand-worked cases and an independent bootstrap."""
+"""Figures and intervals against hand-worked cases, scipy and scikit-learn."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
+from sklearn import metrics as sklearn_metrics
 
-from elicitor.metrics import accuracy, gap_recovered
+from elicitor.metrics import accuracy, auroc, calibration_error, difference, gap_recovered
 
 
 def rng():
@@ -74,6 +77,101 @@ def test_gap_recovered_is_undefined_where_golden_is_not_clearly_better(golden_ri
     estimate = gap_recovered(zero, zero, golden, groups, rng=rng())
     assert estimate.value is None
     assert str(estimate) == "undefined"
+
+
+def test_few_seeds_show_their_whole_spread():
+    """With items all alike only seeds vary: the variance of the mean of k seeds is s^2 / k with k - 1 in s^2."""
+    shares = [0.5, 0.6, 0.9]
+    correct = np.stack([np.arange(1000) < 1000 * share for share in shares])
+    groups = ["a"] * 500 + ["b"] * 500
+    even = np.stack([np.r_[row[::2], row[1::2]] for row in correct])
+    estimate = accuracy(even, groups, rng=rng(), resamples=40_000)
+    assert estimate.seed_sd == pytest.approx(np.std(shares, ddof=1))
+    standard_error = np.std(shares, ddof=1) / np.sqrt(3)
+    half = (estimate.upper - estimate.lower) / 2
+    # Three seeds have few distinct resamples, so the interval is a step function near 1.96 standard errors.
+    assert 1.5 * standard_error < half < 2.4 * standard_error
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
+def test_auroc_is_that_of_scikit_learn(pairs):
+    scores = np.asarray([[float(score) for score, _ in pairs]])
+    truth = np.asarray([positive for _, positive in pairs])
+    estimate = auroc(scores, truth, [str(i) for i in range(len(pairs))], rng=rng(), resamples=20)
+    if truth.all() or not truth.any():
+        assert estimate.value is None
+    else:
+        assert estimate.value == pytest.approx(sklearn_metrics.roc_auc_score(truth, scores[0]))
+        assert estimate.lower <= estimate.upper
+
+
+def test_auroc_interval_covers_what_resampling_with_scikit_learn_covers():
+    truth = np.arange(120) % 2 == 0
+    scores = (truth + rng().normal(0, 1.2, 120))[None]
+    estimate = auroc(scores, truth, [str(i) for i in range(120)], rng=rng(), resamples=2000)
+    draw = np.random.default_rng(5)
+    areas = []
+    for _ in range(2000):
+        items = draw.integers(120, size=120)
+        areas.append(sklearn_metrics.roc_auc_score(truth[items], scores[0][items]))
+    assert [estimate.lower, estimate.upper] == pytest.approx(np.quantile(areas, [0.025, 0.975]), abs=0.02)
+
+
+def test_calibration_error_by_hand():
+    """Two bins: four answers at 0.9 of which three are right, six at 0.6 of which three are."""
+    probabilities = np.asarray([[0.1, 0.9]] * 4 + [[0.6, 0.4]] * 6)[None]
+    truth = np.asarray([1, 1, 1, 0, 0, 0, 0, 1, 1, 1])
+    estimate = calibration_error(probabilities, truth, [str(i) for i in range(10)], rng=rng())
+    assert estimate.value == pytest.approx(0.4 * 0.15 + 0.6 * 0.1)
+    assert 0 <= estimate.lower <= estimate.upper <= 1
+
+
+def test_a_calibrated_model_has_little_error_and_an_overconfident_one_much():
+    draw = rng()
+    confidence = draw.uniform(0.5, 1.0, 20_000)
+    truth = (draw.random(20_000) > confidence).astype(int)
+    honest = np.stack([confidence, 1 - confidence], axis=1)[None]
+    boast = np.tile([[0.99, 0.01]], (20_000, 1))[None]
+    groups = [str(i) for i in range(20_000)]
+    assert calibration_error(honest, truth, groups, rng=draw, resamples=2).value < 0.02
+    assert calibration_error(boast, truth, groups, rng=draw, resamples=2).value == pytest.approx(
+        0.99 - confidence.mean(), abs=0.01
+    )
+
+
+def test_a_paired_difference_agrees_with_the_paired_test_of_scipy():
+    draw = rng()
+    second = draw.random((1, 300)) < 0.6
+    first = second ^ (draw.random((1, 300)) < np.where(second, 0.05, 0.25))
+    groups = [str(i) for i in range(300)]
+    ours = difference(first, second, groups, rng=rng(), resamples=20_000)
+    theirs = stats.ttest_rel(first[0].astype(float), second[0].astype(float))
+    interval = theirs.confidence_interval()
+    assert ours.estimate.value == pytest.approx(first.mean() - second.mean())
+    assert [ours.estimate.lower, ours.estimate.upper] == pytest.approx([interval.low, interval.high], abs=0.01)
+    assert ours.p_value < 0.005
+    assert theirs.pvalue < 0.005
+    alike = difference(second, second[:, ::-1], groups, rng=rng())
+    expected = stats.ttest_rel(second[0].astype(float), second[0, ::-1].astype(float)).pvalue
+    assert alike.p_value == pytest.approx(expected, abs=0.05)
+
+
+def test_equal_methods_do_not_differ_and_one_seed_is_compared_with_each_of_several():
+    correct = rng().random((3, 50)) < 0.7
+    groups = [str(i) for i in range(50)]
+    same = difference(correct, correct, groups, rng=rng())
+    assert (same.estimate.value, same.p_value) == (0.0, 1.0)
+    against_one = difference(correct, correct[:1], groups, rng=rng())
+    assert against_one.estimate.value == pytest.approx(correct.mean() - correct[0].mean())
+    assert against_one.estimate.seeds == 3
+    assert difference(correct[:, :2], correct[:1, :2], ["q", "q"], rng=rng()).p_value is None
+
+
+def test_a_difference_that_all_items_share_is_not_by_chance():
+    """Every group gains, so no resample is without a gain: p is as small as the number of resamples allows."""
+    first, second = np.ones((1, 40), bool), np.zeros((1, 40), bool)
+    first[0, 0] = False
+    assert difference(first, second, [str(i) for i in range(40)], rng=rng()).p_value == pytest.approx(1 / 2001)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -1,19 +1,23 @@
-"""Figures with intervals: accuracy and gap recovered, by bootstrap over groups and seeds.
+"""Figures with intervals: accuracy, AUROC, calibration error, differences and gap recovered.
 
 Claims of one question are not independent, so whole groups are resampled; seeds are resampled as well, so that an
-interval covers both which items were drawn and which demonstrations were.
+interval covers both which items were drawn and which demonstrations were. With few seeds a plain bootstrap would show too
+little of their spread (it divides by k where k - 1 is due), so deviations of resampled seeds are widened by that much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Correct = NDArray[np.bool_]
 """Shape (seeds, items): whether each item was answered correctly under each seed."""
+Scores = NDArray[np.float64]
+"""Shape (seeds, items)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Estimate:
         n: Items.
         groups: Groups among them.
         seeds: Seeds averaged over.
+        seed_sd: Standard deviation of the figure over seeds, None with one seed or where it is not an average.
     """
 
     value: float | None
@@ -35,6 +40,7 @@ class Estimate:
     n: int
     groups: int
     seeds: int
+    seed_sd: float | None = None
 
     def __str__(self) -> str:
         """``0.81 [0.74, 0.88]``."""
@@ -62,17 +68,126 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
         ValueError: If there are no items, or the shapes differ.
     """
     index = _group_index(correct, groups)
-    n_groups = int(index.max()) + 1
     draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
-    lower, upper = np.quantile(draws, [0.025, 0.975]) if n_groups > 1 else (None, None)
-    return Estimate(
-        value=float(correct.mean()),
-        lower=None if lower is None else float(lower),
-        upper=None if upper is None else float(upper),
-        n=correct.shape[1],
-        groups=n_groups,
-        seeds=correct.shape[0],
-    )
+    return _estimate(correct.mean(axis=1), draws, index)
+
+
+def auroc(
+    scores: Scores,
+    truth: NDArray[np.bool_],
+    groups: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 500,
+) -> Estimate:
+    """Area under the ROC curve: how often a positive item scores above a negative one, ties counted half.
+
+    Args:
+        scores: Shape (seeds, items): any number that grows with the belief in the positive label.
+        truth: Shape (items,): whether each item is positive.
+        groups: Group of each item.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        The area in [0, 1], averaged over seeds; value None where all items are of one kind.
+
+    Raises:
+        ValueError: If there are no items, or the shapes differ.
+    """
+    index = _group_index(scores, groups)
+    weights = _group_weights(index, rng=rng, resamples=resamples)
+    whole = np.ones((1, len(index)))
+    values = np.stack([_weighted_auroc(row, truth, whole)[0] for row in scores])
+    if np.isnan(values).any():
+        return Estimate(None, None, None, n=len(index), groups=int(index.max()) + 1, seeds=len(scores))
+    draws = _over_seeds(np.stack([_weighted_auroc(row, truth, weights) for row in scores], axis=1), rng=rng)
+    # A resample of one kind alone has no area; it says nothing about the spread of those that have one.
+    return _estimate(values, draws[~np.isnan(draws)], index)
+
+
+def calibration_error(
+    probabilities: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    bins: int = 10,
+    resamples: int = 500,
+) -> Estimate:
+    """Expected calibration error: mean gap between the confidence in the answer and how often such answers are right.
+
+    Answers are put into bins of equal width by their confidence (Guo et al. 2017, equation 3). With few items it is biased
+    upwards, and so is its interval: even a perfectly calibrated model has gaps by chance.
+
+    Args:
+        probabilities: Shape (seeds, items, labels), each row summing to 1.
+        truth: Shape (items,): index of the true label.
+        groups: Group of each item.
+        rng: Draws the resamples.
+        bins: Number of bins.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        The error in [0, 1], averaged over seeds.
+
+    Raises:
+        ValueError: If there are no items, or the shapes differ.
+    """
+    confidence = probabilities.max(axis=2)
+    index = _group_index(confidence, groups)
+    gaps = confidence - (probabilities.argmax(axis=2) == truth)
+    places = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    weights = np.concatenate([np.ones((1, len(index))), _group_weights(index, rng=rng, resamples=resamples)])
+    errors = np.zeros((len(weights), len(confidence)))
+    for seed, (row, place) in enumerate(zip(gaps, places, strict=True)):
+        for k in range(bins):
+            errors[:, seed] += np.abs(weights @ np.where(place == k, row, 0.0))
+    errors /= weights.sum(axis=1, keepdims=True)
+    return _estimate(errors[0], _over_seeds(errors[1:], rng=rng), index)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two methods differ on the same items.
+
+    Attributes:
+        estimate: Accuracy of the first less that of the second.
+        p_value: Two-sided, by the same bootstrap: how surprising the difference would be if there were none. None where
+            there is no interval.
+    """
+
+    estimate: Estimate
+    p_value: float | None
+
+
+def difference(
+    first: Correct, second: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000
+) -> Difference:
+    """Paired comparison of two methods: accuracies on the same items under the same seeds, by cluster bootstrap.
+
+    Args:
+        first: Shape (seeds, items).
+        second: Shape (seeds, items); the same seeds in the same order, or either has a single one.
+        groups: Group of each item.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        The difference with its interval and p-value.
+
+    Raises:
+        ValueError: If there are no items, or the shapes differ.
+    """
+    gained = first.astype(np.float64) - second.astype(np.float64)
+    index = _group_index(gained, groups)
+    draws = _resampled_means([gained], index, rng=rng, resamples=resamples)[0]
+    estimate = _estimate(gained.mean(axis=1), draws, index)
+    if estimate.lower is None or estimate.value is None:
+        return Difference(estimate, None)
+    # Under no difference the draws would lie around 0 as they now lie around the estimate.
+    beyond = np.abs(draws - estimate.value) >= abs(estimate.value) - 1e-12
+    return Difference(estimate, float((beyond.sum() + 1) / (resamples + 1)))
 
 
 def gap_recovered(
@@ -120,25 +235,70 @@ def gap_recovered(
     return Estimate(value, lower, upper, n=method.shape[1], groups=n_groups, seeds=method.shape[0])
 
 
-def _group_index(correct: Correct, groups: Sequence[str]) -> NDArray[np.int64]:
-    if correct.ndim != 2 or correct.size == 0 or correct.shape[1] != len(groups):
-        raise ValueError(
-            f"got correct of shape {correct.shape} and {len(groups)} groups; need (seeds, items), not empty"
-        )
+def _group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]:
+    if table.ndim != 2 or table.size == 0 or table.shape[1] != len(groups):
+        raise ValueError(f"got a table of shape {table.shape} and {len(groups)} groups; need (seeds, items), not empty")
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
+def _estimate(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: NDArray[np.int64]) -> Estimate:
+    """Mean over seeds with a percentile interval from the draws; none where there is one group alone."""
+    n_groups = int(index.max()) + 1
+    ends = np.quantile(draws, [0.025, 0.975]).tolist() if n_groups > 1 and len(draws) else [None, None]
+    return Estimate(
+        value=float(by_seed.mean()),
+        lower=ends[0],
+        upper=ends[1],
+        n=len(index),
+        groups=n_groups,
+        seeds=len(by_seed),
+        seed_sd=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
+    )
+
+
+def _drawn_groups(n_groups: int, *, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
+    """How often each group is in each resample, shape (resamples, groups)."""
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples).astype(np.int64)
+
+
+def _group_weights(index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+    """How often each item is in each resample of groups, shape (resamples, items)."""
+    return _drawn_groups(int(index.max()) + 1, rng=rng, resamples=resamples)[:, index].astype(np.float64)
+
+
+def _over_seeds(by_seed: NDArray[np.float64], *, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Means over resampled seeds, shape (resamples,), of figures of shape (resamples, seeds)."""
+    k = by_seed.shape[1]
+    if k == 1:
+        return by_seed[:, 0]
+    centre = by_seed.mean(axis=1)
+    drawn = np.take_along_axis(by_seed, rng.integers(k, size=by_seed.shape), axis=1).mean(axis=1)
+    return np.asarray(centre + np.sqrt(k / (k - 1)) * (drawn - centre))
+
+
 def _resampled_means(
-    tables: Sequence[Correct], index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int
+    tables: Sequence[NDArray[Any]], index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int
 ) -> list[NDArray[np.float64]]:
     """Mean of each table over the same resampled groups, and over its own resampled seeds; shape (resamples,) each."""
     n_groups = int(index.max()) + 1
     sizes = np.bincount(index, minlength=n_groups)
-    drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
+    drawn = _drawn_groups(n_groups, rng=rng, resamples=resamples)
     means = []
     for table in tables:
         sums = np.stack([np.bincount(index, weights=row, minlength=n_groups) for row in table])
-        by_seed = (drawn @ sums.T) / (drawn @ sizes)[:, None]
-        seeds = rng.integers(len(table), size=(resamples, len(table)))
-        means.append(np.take_along_axis(by_seed, seeds, axis=1).mean(axis=1))
+        means.append(_over_seeds((drawn @ sums.T) / (drawn @ sizes)[:, None], rng=rng))
     return means
+
+
+def _weighted_auroc(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """AUROC under each row of item weights, shape (resamples,); NaN where one kind has no weight."""
+    _, level = np.unique(scores, return_inverse=True)
+    n_levels = int(level.max()) + 1
+    at_level = np.eye(n_levels)[level]
+    positive, negative = (weights * truth) @ at_level, (weights * ~truth) @ at_level
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    won = (positive * (below + negative / 2)).sum(axis=1)
+    return np.asarray(np.divide(won, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
