@@ -50,7 +50,7 @@ def test_in_a_world_with_a_concept_found_labels_reach_golden(labelled, tmp_path)
     truth = [concept_label(f"text {i}:", 2) for i in range(24)]
     right = sum(int(item.label == ["no", "yes"][gold]) for item, gold in zip(done.labels, truth, strict=True)) / 24
     assert result.label_accuracy.estimate.value == pytest.approx(right)
-    assert result.label_accuracy.curve[-1][2] == pytest.approx(right)
+    assert result.label_accuracy.curves[0][-1][2] == pytest.approx(right)
     if right == 1.0:
         assert table["found"].gap_recovered.value == pytest.approx(1.0)
     assert (table["golden"].raw.n, table["golden"].raw.seeds) == (100, 3)
@@ -117,3 +117,71 @@ def test_noised_gold_is_as_accurate_as_the_found_labels(labelled, tmp_path):
     assert list(table) == ["zero_shot", "found", "noised_gold"]
     assert table["noised_gold"].label_accuracy == pytest.approx(table["found"].label_accuracy)
     assert table["noised_gold"].demonstrations == 24
+
+
+def test_several_runs_stand_for_the_seeds_and_their_spread_is_in_the_interval(labelled, tmp_path):
+    source = write(tmp_path, "train.jsonl", rows(range(24)))
+    runs = []
+    for seed in range(3):
+        settings = build_config(flags={"data": source, "task": TASK, "model": "fake:prior=0.2,noise=3", "seed": seed})
+        runs.append(run(settings, tmp_path / f"run-{seed}"))
+    test = write(tmp_path, "test.jsonl", rows(range(100, 140)))
+    result = evaluate(runs, test)
+    assert result.label_accuracy.estimate.seeds == 3
+    assert len(result.label_accuracy.curves) == 3
+    assert result.search_cost.prompts == sum(done.metrics["cost"]["prompts"] for done in runs)
+    with pytest.raises(ConfigError, match="got 2 runs for 3 seeds"):
+        evaluate(runs[:2], test)
+    other = run(
+        build_config(flags={"data": source, "task": TASK, "model": "fake:prior=0.5", "seed": 3}), tmp_path / "o"
+    )
+    with pytest.raises(ConfigError, match="differ in more than their seed"):
+        evaluate([runs[0], runs[1], other], test)
+
+
+def test_statistics_of_a_row_fit_together(labelled, tmp_path):
+    done = labelled(model="fake:prior=1,noise=2.5")
+    table = by_condition(evaluate(done, write(tmp_path, "test.jsonl", rows(range(100, 200)))))
+    found, golden = table["found"], table["golden"]
+    assert found.found_less_this is None
+    gain = golden.found_less_this
+    assert gain.estimate.value == pytest.approx(found.raw.value - golden.raw.value)
+    assert (gain.p_value < 0.05) == (not gain.estimate.lower <= 0 <= gain.estimate.upper)
+    assert 0.5 < golden.auroc.value <= 1
+    assert golden.auroc.value >= table["zero_shot"].auroc.value
+    assert 0 <= golden.calibration_error.value < 0.5
+
+
+def test_all_conditions_leave_out_what_does_not_apply(labelled, tmp_path):
+    result = evaluate(
+        labelled(gold=False),
+        write(tmp_path, "test.jsonl", rows(range(100, 120))),
+        conditions=["zero_shot", "zero_shot_chat", "human", "found", "golden"],
+        leave_out=True,
+    )
+    assert list(by_condition(result)) == ["zero_shot", "found"]
+    assert [note.split(":")[0] for note in result.notes] == [
+        f"condition {name} left out" for name in ("zero_shot_chat", "human", "golden")
+    ]
+
+
+def test_more_than_two_labels(tmp_path):
+    names = ["red", "green", "blue"]
+    task = {"template": "{text}:", "labels": names}
+
+    def content(numbers):
+        return [{"id": f"e{i}", "text": f"text {i}", "label": names[concept_label(f"text {i}:", 3)]} for i in numbers]
+
+    source = write(tmp_path, "train.jsonl", content(range(30)))
+    settings = build_config(flags={"data": source, "task": task, "model": "fake:prior=2,noise=1,gain=6"})
+    done = run(settings, tmp_path / "run")
+    result = evaluate(
+        done,
+        write(tmp_path, "test.jsonl", content(range(100, 160))),
+        conditions=["zero_shot", "random", "bootstrap", "found", "noised_gold", "golden"],
+    )
+    table = by_condition(result)
+    assert result.n_labels == 3
+    assert table["found"].label_accuracy > 0.9
+    assert table["found"].auroc is None
+    assert table["golden"].raw.value > 0.9 > table["random"].raw.value

@@ -145,3 +145,12 @@ def test_the_tree_needs_a_third_of_in_order_even_with_nothing_kept(tmp_path):
     done = run(config(source, model="fake:reusable=0", **settings), tmp_path / "run")
     cost = done.metrics["cost"]
     assert cost["in_order_tokens_same_events"] > 3 * cost["tokens_computed"]
+
+
+def test_a_model_that_has_done_the_same_before_counts_the_whole_cost_again(tmp_path):
+    """Else what a run costs would depend on what the process did before it."""
+    backend = FakeBackend()
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(12)))
+    settings = build_config(flags={"data": str(tmp_path / "x.jsonl"), "task": "sentiment", "model": "fake"})
+    first, second = (run(settings, tmp_path / name, backend=backend).metrics["cost"] for name in "ab")
+    assert first["tokens_computed"] == second["tokens_computed"] > 0

@@ -84,34 +84,74 @@ def label_command(
 
 @app.command("eval")
 def eval_command(
-    run: Annotated[Path, typer.Argument(help="Run folder of 'elicitor label'.")],
-    test: Annotated[str, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")],
-    seeds: Annotated[str, typer.Option(help="Seeds of demonstration order and random labels.")] = "0,1,2",
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folder of 'elicitor label', or one for each of --seeds.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")] = None,
+    suite: Annotated[Path | None, typer.Option(help="YAML file with tasks: search, compare and draw them all.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds of demonstration order and random labels [0,1,2].")] = None,
     conditions: Annotated[
-        str, typer.Option(help="Rows of the table, noised_gold among them.")
-    ] = "zero_shot,random,found,golden",
-    limit: Annotated[int | None, typer.Option(help="Use only the first test rows.")] = None,
+        str | None, typer.Option(help="Rows of the table with commas, or all [zero_shot,random,found,golden].")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Test rows; with --suite also rows to label.")] = None,
+    shots: Annotated[int | None, typer.Option(help="Demonstrations at most [default: as many as fit].")] = None,
     gold_column: Annotated[str | None, typer.Option(help="Column with gold, if not the task's.")] = None,
     gold: Annotated[
         str | None, typer.Option(help="File with gold of the labelled examples, if not their column.")
     ] = None,
+    model: Annotated[str | None, typer.Option(help="With --suite: model, if not the file's.")] = None,
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="With --suite: its folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="With --suite: go on with it in --output-dir.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --suite: print the cost, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare the found labels with no, random and golden labels on a test file."""
-    try:
-        chosen = [int(part) for part in seeds.split(",")]
-    except ValueError as error:
-        raise ConfigError(f"--seeds got {seeds!r}", fix="write whole numbers with commas, such as 0,1,2") from error
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    """Compare the found labels with cheaper and with golden ones on a test file, or run a whole suite of tasks."""
+    chosen = None if seeds is None else _numbers("--seeds", seeds)
+    for flag, value in (("--limit", limit), ("--shots", shots)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
+    names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
     from elicitor import console
+    from elicitor.baselines import CONDITIONS, DEFAULT_CONDITIONS
 
+    if suite is not None:
+        if runs or test or gold or gold_column:
+            raise ConfigError("--suite got run folders, --test or gold as well", fix="name files in the suite file")
+        from elicitor.suite import read_suite
+
+        settings = read_suite(
+            suite,
+            model=model,
+            seeds=chosen,
+            conditions="all" if names == ["all"] else names,
+            limit=limit,
+            test_limit=limit,
+            max_shots=shots,
+        )
+        if dry_run:
+            console.show_suite_cost(console.suite_cost_with_progress(settings), as_json=as_json)
+            return
+        if resume and output_dir is None:
+            raise ConfigError("--resume needs to know the suite", fix="add --output-dir FOLDER")
+        folder = output_dir or Path("runs") / f"{suite.stem}-{_now()}"
+        console.show_suite(console.suite_with_progress(settings, folder, resume=resume), as_json=as_json)
+        return
+    if not runs or test is None:
+        raise ConfigError("eval needs a run folder and --test, or --suite", fix="elicitor eval RUN --test FILE")
+    for flag, given in (("--model", model), ("--output-dir", output_dir), ("--resume", resume), ("--dry-run", dry_run)):
+        if given:
+            raise ConfigError(
+                f"{flag} goes with --suite alone", fix="leave it out; finished conditions are always kept"
+            )
+    every = names == ["all"]
     result = console.evaluate_with_progress(
-        run,
+        runs,
         test,
-        seeds=chosen,
-        conditions=[name.strip() for name in conditions.split(",") if name.strip()],
+        seeds=chosen or [0, 1, 2],
+        conditions=CONDITIONS if every else DEFAULT_CONDITIONS if names is None else names,
+        leave_out=every,
         limit=limit,
+        max_shots=shots,
         gold_column=gold_column,
         gold_data=gold,
     )
@@ -190,11 +230,22 @@ def _settings(
 
 
 def _new_folder(settings: RunConfig) -> Path:
+    name = settings.task if isinstance(settings.task, str) else str(settings.task.get("name", "table"))
+    return Path("runs") / f"{Path(name).stem}-{_now()}"
+
+
+def _now() -> str:
     import datetime
 
-    name = settings.task if isinstance(settings.task, str) else str(settings.task.get("name", "table"))
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{Path(name).stem}-{now}"
+    return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    """Whole numbers with commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{flag} got {text!r}", fix="write whole numbers with commas, such as 0,1,2") from error
 
 
 if __name__ == "__main__":

@@ -79,6 +79,9 @@ class BootstrapConfig(_Settings):
 
     start: Literal["zero_shot", "random"] = Field("zero_shot", description="labels before the first round")
     rounds: int = Field(5, ge=1, description="rounds at most; it stops before when no label changes")
+    keep: float = Field(
+        1.0, gt=0, le=1, description="share of the examples, the most confident, that serve as demonstrations"
+    )
 
 
 class BackendConfig(_Settings):
@@ -108,6 +111,7 @@ class RunConfig(_Settings):
     context_policy: Literal["batch", "error"] = Field(
         "batch", description="when a batch does not fit the context window: make smaller batches, or stop"
     )
+    consistency: bool = Field(True, description="whether the task's constraint counts; false is an ablation")
     objective: ObjectiveConfig = ObjectiveConfig()
     plan: PlanConfig = PlanConfig()
     icm: IcmConfig = IcmConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,11 +18,14 @@ from rich.table import Table
 
 from elicitor.config import RunConfig
 from elicitor.dry_run import DryRun, estimate
-from elicitor.evaluation import Evaluation, evaluate, row_cells
+from elicitor.evaluation import Evaluation, evaluate
 from elicitor.labelling import Run, Step, prepare, run
 from elicitor.models import ModelInfo
 from elicitor.runs import package_versions
 from elicitor.search.events import Proposal, Warned
+from elicitor.suite import RESULTS, Suite, SuiteConfig, run_suite
+from elicitor.suite_cost import PartCost, suite_cost
+from elicitor.tables import ACCURACY_COLUMNS, HEADINGS, OTHER_COLUMNS, caption, overview_rows, row_cells
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between progress lines when standard error is not a terminal."""
@@ -124,10 +128,67 @@ def estimate_with_progress(config: RunConfig) -> DryRun:
         return estimate(prepare(config, on_stage=display.stage))
 
 
-def evaluate_with_progress(folder: Path, test: str, *, seeds: Sequence[int], **options: Any) -> Evaluation:
+def evaluate_with_progress(
+    folder: Path | Sequence[Path], test: str, *, seeds: Sequence[int], **options: Any
+) -> Evaluation:
     """Evaluate under a progress bar; see `elicitor.evaluation.evaluate`."""
     with _Display("eval") as display:
         return evaluate(folder, test, seeds=seeds, on_progress=display.tokens, on_stage=display.stage, **options)
+
+
+def suite_with_progress(config: SuiteConfig, folder: Path, *, resume: bool) -> Suite:
+    """Run a suite under a progress bar; see `elicitor.suite.run_suite`."""
+    with _Display("suite") as display:
+        return run_suite(
+            config,
+            folder,
+            resume=resume,
+            command=shlex.join(["elicitor", *sys.argv[1:]]),
+            on_progress=display.tokens,
+            on_stage=display.stage,
+            on_part=lambda done, parts: display.update(done, parts, ""),
+        )
+
+
+def suite_cost_with_progress(config: SuiteConfig) -> list[PartCost]:
+    """Count what a suite would cost, under a progress bar; see `elicitor.suite_cost.suite_cost`."""
+    with _Display("dry run") as display:
+        return suite_cost(config, on_stage=display.stage)
+
+
+def show_suite(suite: Suite, *, as_json: bool) -> None:
+    """Print the overview of a suite."""
+    if as_json:
+        results = {name: result.to_json() for name, result in zip(suite.names, suite.evaluations, strict=True)}
+        print_json({"output_dir": str(suite.folder), "results": results})
+        return
+    table = Table(title="accuracy under the calibration of each run, 95% intervals by bootstrap over groups and seeds")
+    table.add_column("condition", no_wrap=True)
+    for name in suite.names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for cells in overview_rows(suite.evaluations):
+        table.add_row(*cells)
+    Console(highlight=False, width=max(200, Console().width)).print(table)
+    for name, result in zip(suite.names, suite.evaluations, strict=True):
+        print(f"{name}: {caption(result)}")
+        for note in result.notes:
+            print(f"{name}: note: {note}")
+    print(f"tables and figure: {suite.folder / RESULTS}.md, .csv, .tex, .json, .png")
+
+
+def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
+    """Print what a suite would cost."""
+    if as_json:
+        print_json([asdict(cost) for cost in costs])
+        return
+    for cost in costs:
+        search, conditions = (f"{low:,} to {high:,}" for low, high in (cost.search_tokens, cost.condition_tokens))
+        print(
+            f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; tokens: search {search}, "
+            f"conditions {conditions}; {_duration(cost.seconds[0])} to {_duration(cost.seconds[1])}"
+        )
+    least, most = (sum(cost.seconds[end] for cost in costs) for end in (0, 1))
+    print(f"in all: {_duration(least)} to {_duration(most)}")
 
 
 def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
@@ -162,26 +223,23 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
-    """Print the table of an evaluation."""
+    """Print the tables of an evaluation."""
     if as_json:
         print_json(result.to_json())
         return
-    table = Table(title="accuracy on the test set, 95% intervals by bootstrap over groups and seeds")
-    for heading in ("condition", "shots", "label acc.", "raw", "calibrated", "gap recovered", "tokens"):
-        table.add_column(heading, justify="left" if heading == "condition" else "right", no_wrap=True)
-    for row in result.rows:
-        table.add_row(*row_cells(row))
-    # A fixed width keeps the table whole in logs and pipes, where the console's width is only a guess.
-    Console(highlight=False, width=max(120, Console().width)).print(table)
-    first = result.rows[0]
-    seeds = ",".join(map(str, result.seeds))
-    print(
-        f"test: n = {first.raw.n} in {first.raw.groups} groups; seeds {seeds}; calibration of the run: {result.calibration}"
-    )
-    if result.label_accuracy:
-        print(
-            f"found labels that agree with gold: {result.label_accuracy.estimate}, n = {result.label_accuracy.estimate.n}"
-        )
+    # A fixed width keeps a table whole in logs and pipes, where the console's width is only a guess.
+    console = Console(highlight=False, width=max(120, Console().width))
+    title = "accuracy on the test set, 95% intervals by bootstrap over groups and seeds"
+    for columns in (ACCURACY_COLUMNS, OTHER_COLUMNS):
+        table = Table(title=title)
+        for column in columns:
+            table.add_column(HEADINGS[column], justify="right" if column else "left", no_wrap=True)
+        for row in result.rows:
+            cells = row_cells(row)
+            table.add_row(*(cells[column] for column in columns))
+        console.print(table)
+        title = "ranking, calibration, paired difference, cost"
+    print(caption(result))
     for row in result.rows:
         if row.gap_recovered is not None and row.gap_recovered.value is None:
             print("gap recovered is undefined: golden labels are not clearly better than none on this test set")

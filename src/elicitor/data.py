@@ -205,7 +205,7 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
                 fix="rename the column, or name yours in the task",
             )
     examples = []
-    for row, example_id in zip(rows, _ids(rows, task), strict=True):
+    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
         fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
@@ -242,7 +242,7 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
         )
     labels: dict[str, int] = {}
     missing = 0
-    for row, example_id in zip(rows, _ids(rows, task), strict=True):
+    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
         value = row.values.get(task.gold_column)
         if _is_empty(value):
             missing += 1 if task.mirror is None else 2
@@ -259,7 +259,7 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
         if task.mirror is None:
             labels[example_id] = label
         else:
-            labels |= {_in_order(example_id, 0): label, _in_order(example_id, 1): 1 - label}
+            labels |= {in_order_id(example_id, 0): label, in_order_id(example_id, 1): 1 - label}
     return GoldLabels(labels, missing=missing, source=source)
 
 
@@ -287,8 +287,12 @@ def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
     return digest.hexdigest()
 
 
-def _ids(rows: Sequence[Row], task: Task) -> list[str]:
-    """Id of each row."""
+def row_ids(rows: Sequence[Row], task: Task) -> list[str]:
+    """Id of each row; rows are numbered where the file has no such column.
+
+    Raises:
+        DataError: If an id repeats or is no text.
+    """
     seen: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         named = task.id_column in row.values
@@ -306,8 +310,9 @@ ORDERS = ("ab", "ba")
 """The two orders in which a mirrored pair is shown; the order ends the example's id."""
 
 
-def _in_order(example_id: str, order: int) -> str:
-    return f"{example_id}/{ORDERS[order]}"
+def in_order_id(row_id: str, order: int) -> str:
+    """Id of the example that shows a mirrored row's pair in one of the `ORDERS`."""
+    return f"{row_id}/{ORDERS[order]}"
 
 
 def _both_orders(example: Example, mirror: tuple[str, str], *, has_key: bool) -> list[Example]:
@@ -315,7 +320,7 @@ def _both_orders(example: Example, mirror: tuple[str, str], *, has_key: bool) ->
     first, second = mirror
     turned = {**example.fields, first: example.fields[second], second: example.fields[first]}
     return [
-        replace(example, id=_in_order(example.id, k), fields=fields, key=ORDERS[k] if has_key else None)
+        replace(example, id=in_order_id(example.id, k), fields=fields, key=ORDERS[k] if has_key else None)
         for k, fields in enumerate((example.fields, turned))
     ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from elicitor.backends.base import Prompt
 from elicitor.backends.trie import token_cost
+from elicitor.config import BootstrapConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
@@ -75,11 +78,7 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     """Rows: evaluations, prompts, tokens; columns: least, most."""
     n = len(problem.dataset)
     if workload.config.search == "bootstrap":
-        whole = _evaluation_tokens(problem, [n], rng=rng)[0]
-        rounds = np.asarray([1, 1 + workload.config.bootstrap.rounds])
-        start = n if workload.config.bootstrap.start == "zero_shot" else 0
-        zero_shot = token_cost([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
-        return np.stack([rounds, rounds * n + start, rounds * whole + zero_shot.tokens_computed])
+        return bootstrap_bounds(problem, workload.config.bootstrap, rng=rng)
     seeds = min(workload.config.icm.num_seed_examples, n)
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
@@ -93,6 +92,34 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     twice = 2 if problem.plan.kind == "tree" and _is_kept(problem, fresh[-1]) else 1
     again = np.asarray([twice, twice * growth[-1], twice * fresh[-1]])
     return np.stack([grow, grow + rest * again], axis=1).astype(np.int64)
+
+
+def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.random.Generator) -> np.ndarray:
+    """Least and most that a bootstrap can cost.
+
+    Args:
+        problem: What it would label.
+        config: Its settings.
+        rng: Orders demonstrations.
+
+    Returns:
+        Shape (3, 2): evaluations, prompts, tokens; least and most.
+    """
+    n = len(problem.dataset)
+    kept = max(min(2, n), math.ceil(config.keep * n))
+    whole, at_end = _evaluation_tokens(problem, [kept, n], rng=rng)
+    rounds = np.asarray([1, 1 + config.rounds])
+    start = n if config.start == "zero_shot" else 0
+    zero_shot = token_cost([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+    bounds = np.stack([rounds, rounds * kept + start, rounds * whole + zero_shot.tokens_computed])
+    if kept == n:
+        return bounds
+    # What a filter leaves out is asked about after every round, and filled in at the end, when all is evaluated once more.
+    spine = tuple(range(kept))
+    labelled = _first_labelled(problem, kept)
+    asked = token_cost([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)]).tokens_computed
+    times = np.asarray([2, 1 + config.rounds])
+    return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, times * asked + at_end]))
 
 
 def _growth_tokens(problem: Problem, growth: np.ndarray, fresh: np.ndarray, alone: np.ndarray) -> float:
@@ -122,16 +149,16 @@ def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random
     """Prompt tokens computed by one U(D) of each size, counted on the first examples."""
     counts = []
     for size in sizes:
-        assignment = _first_labelled(problem, size)
-        contexts = make_plan(
-            problem.plan.kind,
-            range(size),
-            rng,
-            n_folds=problem.plan.folds,
-            max_demonstrations=problem.plan.max_demonstrations,
-        )
-        counts.append(token_cost([problem.encoder.prompt(c, assignment) for c in contexts]).tokens_computed)
+        counts.append(token_cost(_plan_prompts(problem, size, rng=rng)).tokens_computed)
     return counts
+
+
+def _plan_prompts(problem: Problem, size: int, *, rng: np.random.Generator) -> list[Prompt]:
+    """Prompts of one U(D) of the first examples."""
+    plan = problem.plan
+    options = {"n_folds": plan.folds, "max_demonstrations": plan.max_demonstrations}
+    assignment = _first_labelled(problem, size)
+    return [problem.encoder.prompt(c, assignment) for c in make_plan(plan.kind, range(size), rng, **options)]
 
 
 def _proposal_tokens(problem: Problem, sizes: Sequence[int]) -> list[int]:
@@ -151,12 +178,10 @@ def _first_labelled(problem: Problem, size: int) -> Assignment:
 
 
 def _measured_rate(problem: Problem, *, rng: np.random.Generator) -> float:
-    """Prompt tokens a second in one evaluation of at most 16 examples, after one to warm up."""
-    assignment = _first_labelled(problem, min(16, len(problem.dataset)))
-    problem.utility(assignment, rng=rng)
-    warm = problem.meter.cost
-    problem.utility(assignment, rng=rng)
-    measured = problem.meter.cost - warm
+    """Prompt tokens a second in one evaluation of at most 16 examples, after one to warm up; nothing is kept or reused."""
+    prompts = _plan_prompts(problem, min(16, len(problem.dataset)), rng=rng)
+    problem.backend.score(prompts)
+    measured = problem.backend.score(prompts).cost
     return measured.tokens_computed / max(measured.seconds, 1e-9)
 
 

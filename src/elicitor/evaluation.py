@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, OnStage, Progress, TokenIds
-from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions, demonstration_labels
+from elicitor.backends.base import Backend, Cost, OnStage, Progress
+from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
+from elicitor.comparison import Answers, Comparison
+from elicitor.config import RunConfig
 from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
-from elicitor.errors import ConfigError, ContextOverflowError, DataError
+from elicitor.errors import ConfigError, DataError
+from elicitor.gold import load_votes
 from elicitor.labelling import Run, load_run
-from elicitor.metrics import Correct, Estimate, accuracy, gap_recovered
+from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
 from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
-from elicitor.prompts import PromptEncoder
 from elicitor.runs import EVENTS, load_run_config, read_rows, write_json
 from elicitor.search.events import replay
 from elicitor.tasks import Task, load_task
@@ -32,12 +34,16 @@ class ConditionResult:
     """One row of the table.
 
     Attributes:
-        condition: Which labels stood before the test queries.
+        condition: What stood before the test queries.
         demonstrations: Demonstrations in a context; the fewest over seeds.
-        label_accuracy: Share of those labels that agree with gold, averaged over seeds; None without gold or labels.
+        label_accuracy: Share of their labels that agree with gold, averaged over seeds; None without gold or labels.
         raw: Test accuracy from the label probabilities as they are.
         calibrated: Test accuracy after batch calibration.
+        auroc: Area under the ROC curve of the positive label; None for more than two labels. Calibration does not change it.
+        calibration_error: Expected calibration error under the calibration of the run.
         gap_recovered: Share of the way from zero-shot to golden, under the calibration of the run.
+        found_less_this: Accuracy with found labels less accuracy under this condition, on the same items, under the
+            calibration of the run; None for ``found`` itself or without it.
         cost: Prompts, tokens, seconds.
     """
 
@@ -46,7 +52,10 @@ class ConditionResult:
     label_accuracy: float | None
     raw: Estimate
     calibrated: Estimate
+    auroc: Estimate | None
+    calibration_error: Estimate
     gap_recovered: Estimate | None
+    found_less_this: Difference | None
     cost: Cost
 
 
@@ -55,12 +64,13 @@ class LabelAccuracy:
     """Agreement of the found labels with gold.
 
     Attributes:
-        estimate: At the end of the run, over the examples that have gold.
-        curve: (iteration, labelled examples, accuracy) after each change of the assignment, over those labelled then.
+        estimate: At the end of the runs, over the examples that have gold.
+        curves: For each run (iteration, labelled examples, accuracy) after each change of the assignment, over those
+            labelled then.
     """
 
     estimate: Estimate
-    curve: list[tuple[int, int, float]]
+    curves: list[list[tuple[int, int, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +78,23 @@ class Evaluation:
     """Result of `evaluate`.
 
     Attributes:
+        task: Name of the task.
+        model: Name of the model.
+        n_labels: Size of the label set.
         rows: One for each condition.
         label_accuracy: Found labels against gold, None when the labelled data has no gold column.
-        calibration: Calibration of the run, which `ConditionResult.gap_recovered` goes by.
+        search_cost: What finding the labels cost, all runs together.
+        calibration: Calibration of the run, which ``gap_recovered`` and the like go by.
         seeds: Seeds of demonstration order and random labels.
         notes: What a reader must know, such as test examples left out.
     """
 
+    task: str
+    model: str
+    n_labels: int
     rows: list[ConditionResult]
     label_accuracy: LabelAccuracy | None
+    search_cost: Cost
     calibration: str
     seeds: list[int]
     notes: list[str]
@@ -87,56 +105,49 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """The table in Markdown."""
-        head = (
-            "| condition | shots | label accuracy | accuracy (raw) | accuracy (calibrated) | gap recovered | tokens |"
-        )
-        lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
-        lines += ["| " + " | ".join(row_cells(row)) + " |" for row in self.rows]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
+        from elicitor.tables import evaluation_markdown
 
-
-def row_cells(row: ConditionResult) -> list[str]:
-    """Cells of one table row as text."""
-    return [
-        row.condition,
-        str(row.demonstrations),
-        "" if row.label_accuracy is None else f"{row.label_accuracy:.3f}",
-        str(row.raw),
-        str(row.calibrated),
-        "" if row.gap_recovered is None else str(row.gap_recovered),
-        f"{row.cost.tokens_computed:,}",
-    ]
+        return evaluation_markdown(self)
 
 
 def evaluate(
-    run: Run | str | Path,
+    run: Run | str | Path | Sequence[Run | str | Path],
     test_data: str | Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
     conditions: Sequence[str] = DEFAULT_CONDITIONS,
     limit: int | None = None,
+    max_shots: int | None = None,
     gold_column: str | None = None,
     gold_data: str | Path | None = None,
     backend: Backend | None = None,
+    folder: Path | None = None,
+    leave_out: bool = False,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
 ) -> Evaluation:
-    """Compare the found labels with no, random and golden labels, in context, on a test file.
+    """Compare the found labels with none, with cheaper ones and with golden ones, in context, on a test file.
+
+    Finished conditions are kept in the folder and not done again for the same runs, data, model and seeds.
 
     Args:
-        run: A finished run or its folder.
+        run: A finished run or its folder; or several of them that differ in nothing but the seed of the search, one for
+            each of ``seeds``.
         test_data: Test examples with gold.
         seeds: Each seed draws its own order of demonstrations and its own random labels.
         conditions: Rows of the table; see `elicitor.baselines.Condition`.
         limit: Use only the first test rows.
+        max_shots: Demonstrations in a context at most; as many as fit if None.
         gold_column: Column that holds gold, when it is not the task's.
         gold_data: File with the gold labels of the labelled examples by id, when they are no column of the data itself.
         backend: Use this loaded model instead of the run's.
+        folder: Where the table and the finished conditions are written; the folder of the first run by default.
+        leave_out: Leave conditions that do not apply to this data or model out, with a note, instead of refusing them.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called when the model begins to load, and with the name of each condition as it begins.
 
     Returns:
-        The table, written to ``eval-<test file>.json`` in the run folder as well.
+        The table, written to ``eval-<test file>.json`` in the folder as well.
 
     Raises:
         ElicitorError: If a file, column, condition or model cannot be used.
@@ -144,118 +155,137 @@ def evaluate(
     chosen = check_conditions(conditions)
     if len(set(seeds)) < 1 or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds got {list(seeds)}", fix="give different seeds, at least 3 for a fair interval")
-    run = run if isinstance(run, Run) else load_run(Path(run))
-    config = load_run_config(run.path)
+    runs, config = _load_runs(run, seeds)
     task = load_task(config.task)
-    train, found = _found_labels(run, task, load_dataset(config.data, task, limit=config.limit))
+    train = load_dataset(config.data, task, limit=config.limit)
+    found = [_found_labels(done, task, train) for done in runs]
     gold_task = task.with_gold_column(gold_column) if gold_column else task
     gold_limit = config.limit if gold_data is None else None
     needs_gold = bool(NEEDS_GOLD & set(chosen))
-    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold)
+    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold and not leave_out)
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
+    votes = load_votes(config.data, task, limit=config.limit) if "human" in chosen else {}
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
     backend = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
-    comparison = _Comparison(
+    comparison = Comparison(
         backend=backend,
-        demonstrations=PromptEncoder(backend.tokenizer, task, train),
-        queries=PromptEncoder(backend.tokenizer, task, test),
-        n_queries=len(test),
-        n_labels=len(task.label_space),
+        task=task,
+        train=train,
+        test=test,
+        # Golden labels may be missing for some examples; every condition then uses the same ones that have gold.
+        usable=sorted(golden) if needs_gold and golden else range(len(train)),
+        found=found,
+        golden=golden,
+        votes={i: votes[e.id] for i, e in enumerate(train.examples) if e.id in votes},
+        objective=config.objective,
+        plan=config.plan,
+        seeds=seeds,
+        max_shots=max_shots,
         on_progress=on_progress,
     )
-    # Golden labels may be missing for some examples; every condition then uses the same ones that have gold.
-    usable = sorted(found.keys() & golden.keys()) if needs_gold else sorted(found)
-    answers: dict[Condition, list[Array]] = {}
-    demonstrations: dict[Condition, list[dict[int, int]]] = {}
-    costs: dict[Condition, Cost] = {}
+    folder = folder or runs[0].path
+    name = f"eval-{Path(str(test_data)).stem.replace(':', '-')}"
+    answers: dict[Condition, Answers] = {}
     for condition in chosen:
+        if leave_out and (reason := comparison.obstacle(condition)):
+            notes.append(f"condition {condition} left out: {reason}")
+            continue
         if on_stage:
             on_stage(condition)
-        answers[condition], demonstrations[condition], costs[condition] = [], [], Cost()
-        for seed in seeds[:1] if condition == "zero_shot" else seeds:
-            rng = np.random.default_rng(seed)
-            # The order comes first, so that it is the same for every condition of a seed.
-            order = rng.permutation(np.asarray(usable, dtype=np.int64)).tolist()
-            kept = {i: found[i] for i in comparison.as_many_as_fit(order)}
-            labels = demonstration_labels(
-                condition,
-                found=kept,
-                golden={i: golden[i] for i in kept if i in golden},
-                n_labels=len(task.label_space),
-                rng=rng,
-            )
-            log_probs, cost = comparison.score(labels)
-            answers[condition].append(log_probs)
-            demonstrations[condition].append(labels)
-            costs[condition] += cost
+        answers[condition] = comparison.answers(condition, folder=folder / name)
 
     truth = np.asarray([test_gold.labels[example.id] for example in test.examples])
-    groups = [example.group_id for example in test.examples]
-    raw = {c: np.stack([rows.argmax(axis=1) == truth for rows in answers[c]]) for c in chosen}
-    calibrated = {c: np.stack([_calibrated(rows).argmax(axis=1) == truth for rows in answers[c]]) for c in chosen}
-    judged = calibrated if config.objective.calibration == "batch" else raw
+    clusters = [task.cluster(example) for example in test.examples]
     result = Evaluation(
-        rows=[
-            ConditionResult(
-                condition=condition,
-                demonstrations=min(map(len, demonstrations[condition])),
-                label_accuracy=_agreement(demonstrations[condition], golden),
-                raw=accuracy(raw[condition], groups, rng=np.random.default_rng(0)),
-                calibrated=accuracy(calibrated[condition], groups, rng=np.random.default_rng(0)),
-                gap_recovered=_gap(condition, judged, groups),
-                cost=costs[condition],
-            )
-            for condition in chosen
-        ],
-        label_accuracy=None if gold is None or not golden else _label_accuracy(run, train, found, golden),
+        task=task.name,
+        model=backend.name,
+        n_labels=len(task.label_space),
+        rows=condition_results(answers, truth, clusters, task=task, calibration=config.objective.calibration),
+        label_accuracy=_label_accuracy(runs, train, found, golden, task) if golden else None,
+        search_cost=sum((_search_cost(done) for done in runs), Cost()),
         calibration=config.objective.calibration,
         seeds=list(seeds),
         notes=notes,
     )
-    write_json(run.path / f"eval-{Path(str(test_data)).stem.replace(':', '-')}.json", result.to_json())
+    write_json(folder / f"{name}.json", result.to_json())
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """Scores the test set after any labelled demonstrations."""
+def condition_results(
+    answers: dict[Condition, Answers], truth: Any, clusters: Sequence[str], *, task: Task, calibration: str
+) -> list[ConditionResult]:
+    """Statistics of each condition.
 
-    backend: Backend
-    demonstrations: PromptEncoder
-    queries: PromptEncoder
-    n_queries: int
-    n_labels: int
-    on_progress: Progress | None
+    Args:
+        answers: What the model answered.
+        truth: Shape (items,): true label of each test example.
+        clusters: Cluster of each test example.
+        task: Says which label is the positive one.
+        calibration: ``none`` or ``batch``: what differences, gaps and calibration errors are computed under.
 
-    def as_many_as_fit(self, order: Sequence[int]) -> list[int]:
-        """Leading positions whose demonstrations leave room for the longest test query, whatever their labels."""
-        longest = max(len(self.queries.query(i)) for i in range(self.n_queries))
-        room = self.backend.max_context_tokens - len(self.queries.start) - longest
-        room -= max(map(len, self.queries.candidates))
-        kept = []
-        for position in order:
-            room -= max(len(self.demonstrations.demonstration(position, y)) for y in range(self.n_labels))
-            if room < 0:
-                break
-            kept.append(position)
-        if order and not kept:
-            raise ContextOverflowError(
-                f"no demonstration fits before the longest test example of {longest} tokens in a window of "
-                f"{self.backend.max_context_tokens}",
-                fix="leave out the longest examples or use a model with a longer context",
+    Returns:
+        One row for each condition, in the order of ``answers``.
+    """
+    predicted = {c: (given.log_probs, _calibrated(given.log_probs)) for c, given in answers.items()}
+    right = {c: [rows.argmax(axis=2) == truth for rows in both] for c, both in predicted.items()}
+    used = 1 if calibration == "batch" else 0
+    judged = {c: both[used] for c, both in right.items()}
+    ends = judged.get("zero_shot"), judged.get("golden")
+    rows = []
+    for condition, given in answers.items():
+        raw, calibrated = predicted[condition]
+        known = [share for share in given.label_accuracy if share is not None]
+        rows.append(
+            ConditionResult(
+                condition=condition,
+                demonstrations=min(given.shots),
+                label_accuracy=float(np.mean(known)) if known else None,
+                raw=accuracy(right[condition][0], clusters, rng=_rng()),
+                calibrated=accuracy(right[condition][1], clusters, rng=_rng()),
+                auroc=None
+                if len(task.label_space) > 2
+                else auroc(
+                    raw[..., task.label_space.positive], truth == task.label_space.positive, clusters, rng=_rng()
+                ),
+                calibration_error=calibration_error(np.exp((raw, calibrated)[used]), truth, clusters, rng=_rng()),
+                gap_recovered=None
+                if condition in ("zero_shot", "golden") or ends[0] is None or ends[1] is None
+                else gap_recovered(judged[condition], ends[0], ends[1], clusters, rng=_rng()),
+                found_less_this=None
+                if condition == "found" or "found" not in judged
+                else difference(judged["found"], judged[condition], clusters, rng=_rng()),
+                cost=given.cost,
             )
-        return kept
-
-    def score(self, labels: dict[int, int]) -> tuple[Array, Cost]:
-        """Normalised label log-probabilities of the test set, shape (test examples, labels)."""
-        segments: list[TokenIds] = [self.demonstrations.demonstration(i, label) for i, label in labels.items()]
-        prompts = [self.queries.prompt_with(segments, position) for position in range(self.n_queries)]
-        scores = self.backend.score(prompts, on_progress=self.on_progress)
-        return normalize(scores.log_probs), scores.cost
+        )
+    return rows
 
 
-def _found_labels(run: Run, task: Task, train: Dataset) -> tuple[Dataset, dict[int, int]]:
+def _rng() -> np.random.Generator:
+    """The same resamples for every figure of every table, so that no interval depends on what else was computed."""
+    return np.random.default_rng(0)
+
+
+def _load_runs(
+    given: Run | str | Path | Sequence[Run | str | Path], seeds: Sequence[int]
+) -> tuple[list[Run], RunConfig]:
+    """The runs, and the settings that they share."""
+    several = [given] if isinstance(given, (Run, str, Path)) else list(given)
+    runs = [one if isinstance(one, Run) else load_run(Path(one)) for one in several]
+    if not runs:
+        raise ConfigError("no run was given", fix="give the --output-dir of an earlier 'elicitor label'")
+    configs = [load_run_config(done.path) for done in runs]
+    if len(runs) > 1 and len(runs) != len(seeds):
+        raise ConfigError(f"got {len(runs)} runs for {len(seeds)} seeds", fix="give one run, or one for each seed")
+    for done, config in zip(runs[1:], configs[1:], strict=True):
+        if config.model_copy(update={"seed": configs[0].seed}) != configs[0]:
+            raise ConfigError(
+                f"{done.path} and {runs[0].path} differ in more than their seed", fix="evaluate them one by one"
+            )
+    return runs, configs[0]
+
+
+def _found_labels(run: Run, task: Task, train: Dataset) -> dict[int, int]:
     """Found label by position; the data must still be what the run labelled."""
     by_id = {item.id: task.label_space.index(item.label) for item in run.labels}
     missing = [example for example in train.examples if example.id not in by_id]
@@ -265,7 +295,7 @@ def _found_labels(run: Run, task: Task, train: Dataset) -> tuple[Dataset, dict[i
             f"{train.source} has {len(train)} examples, the run labelled {len(by_id)}{example}",
             fix="put back the data file that the run was made from",
         )
-    return train, {i: by_id[example.id] for i, example in enumerate(train.examples)}
+    return {i: by_id[example.id] for i, example in enumerate(train.examples)}
 
 
 def _train_gold(source: str, task: Task, *, limit: int | None, needed: bool) -> GoldLabels | None:
@@ -301,36 +331,33 @@ def _test_set(
 
 
 def _calibrated(log_probs: Array) -> Array:
-    return log_probs - batch_offset(log_probs)
+    """Each seed's answers less their batch's mean, shape (seeds, items, labels)."""
+    return np.stack([normalize(rows - batch_offset(rows)) for rows in log_probs])
 
 
-def _agreement(demonstrations: Sequence[dict[int, int]], golden: dict[int, int]) -> float | None:
-    shares = [
-        float(np.mean([labels[i] == golden[i] for i in labels.keys() & golden.keys()]))
-        for labels in demonstrations
-        if labels.keys() & golden.keys()
-    ]
-    return float(np.mean(shares)) if shares else None
+def _search_cost(run: Run) -> Cost:
+    cost = run.metrics["cost"]
+    return Cost(**{name: cost[name] for name in ("prompts", "tokens_computed", "tokens_reused", "seconds")})
 
 
-def _gap(condition: Condition, correct: dict[Condition, Correct], groups: Sequence[str]) -> Estimate | None:
-    if condition in ("zero_shot", "golden") or not {"zero_shot", "golden"} <= correct.keys():
-        return None
-    return gap_recovered(
-        correct[condition], correct["zero_shot"], correct["golden"], groups, rng=np.random.default_rng(0)
+def _label_accuracy(
+    runs: Sequence[Run], train: Dataset, found: Sequence[dict[int, int]], golden: dict[int, int], task: Task
+) -> LabelAccuracy:
+    positions = sorted(golden)
+    correct = np.asarray([[labels[i] == golden[i] for i in positions] for labels in found])
+    clusters = [task.cluster(train.examples[i]) for i in positions]
+    names = train.label_space.labels
+    truth = {train.examples[i].id: names[golden[i]] for i in positions}
+    return LabelAccuracy(
+        estimate=accuracy(correct, clusters, rng=_rng()), curves=[_accuracy_curve(run.path, truth) for run in runs]
     )
 
 
-def _label_accuracy(run: Run, train: Dataset, found: dict[int, int], golden: dict[int, int]) -> LabelAccuracy:
-    positions = sorted(golden)
-    correct = np.asarray([[found[i] == golden[i] for i in positions]])
-    groups = [train.examples[i].group_id for i in positions]
-    names = train.label_space.labels
-    truth = {train.examples[i].id: names[golden[i]] for i in positions}
+def _accuracy_curve(folder: Path, truth: dict[str, str]) -> list[tuple[int, int, float]]:
     curve = []
-    for event, held in replay(read_rows(run.path / EVENTS)):
+    for event, held in replay(read_rows(folder / EVENTS)):
         known = held.keys() & truth.keys()
         if event["accepted"] and event["labels"] and known:
             share = sum(held[k] == truth[k] for k in known) / len(known)
             curve.append((event["iteration"], len(held), share))
-    return LabelAccuracy(estimate=accuracy(correct, groups, rng=np.random.default_rng(0)), curve=curve)
+    return curve

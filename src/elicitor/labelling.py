@@ -106,7 +106,7 @@ class Workload:
         return Problem(
             dataset=dataset,
             encoder=PromptEncoder(self.backend.tokenizer, self.task, dataset),
-            constraints=Constraints.from_dataset(dataset, self.task.constraint),
+            constraints=Constraints.from_dataset(dataset, self.task.constraint if self.config.consistency else ()),
             backend=self.backend,
             objective=self.config.objective,
             plan=self.config.plan,
@@ -224,6 +224,7 @@ def run(
         model={"name": workload.backend.name, "max_context_tokens": workload.backend.max_context_tokens},
     )
     opened = RunFolder.resume if resume else RunFolder.create
+    workload.backend.forget()
     with opened(output_dir, workload.config, manifest) as folder:
         if on_stage:
             on_stage(f"searching, {len(workload.dataset)} examples in {len(workload.batches)} batches")

@@ -7,7 +7,7 @@ backend together and evaluates them. Gold labels have no way in: no type here ca
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,6 +161,10 @@ class Problem:
     plan: PlanConfig
     meter: Meter
     on_progress: Progress | None = None
+
+    def without_constraints(self) -> Problem:
+        """The same problem as if logic said nothing; it shares the meter."""
+        return replace(self, constraints=Constraints.from_dataset(self.dataset, ()))
 
     def utility(self, assignment: Assignment, *, rng: np.random.Generator, after: Utility | None = None) -> Utility:
         """Evaluate U(D) with every labelled example predicted from all the others.

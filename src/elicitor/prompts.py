@@ -39,7 +39,7 @@ class PromptEncoder:
         self._task = task
         verbalizers = task.label_space.verbalizers
         self.candidates = tuple(encode_after_word(tokenizer, verbalizer) for verbalizer in verbalizers)
-        _check_distinct(self.candidates, verbalizers)
+        check_distinct(self.candidates, verbalizers)
         self.separator = encode_after_word(tokenizer, task.separator) if task.separator else ()
         self.start: TokenIds = (*tokenizer.start_ids, *(tokenizer.encode(task.preamble) if task.preamble else ()))
         self._queries: dict[int, TokenIds] = {}
@@ -204,7 +204,16 @@ def _refuse_large_group(
             )
 
 
-def _check_distinct(candidates: Sequence[TokenIds], verbalizers: Sequence[str]) -> None:
+def check_distinct(candidates: Sequence[TokenIds], verbalizers: Sequence[str]) -> None:
+    """Refuse verbalizers whose probabilities overlap because the tokens of one begin those of another.
+
+    Args:
+        candidates: Tokens of each verbalizer.
+        verbalizers: Their texts, for the error.
+
+    Raises:
+        LabelTokenError: If two cannot be told apart, or one has no tokens.
+    """
     for i, left in enumerate(candidates):
         if not left:
             raise LabelTokenError(f"verbalizer {verbalizers[i]!r} has no tokens", fix="choose a text that is not empty")

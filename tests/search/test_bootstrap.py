@@ -57,3 +57,20 @@ def test_a_round_that_lowers_utility_is_not_kept_and_is_the_last(problem, search
         assert events[-1].accepted is (state.finished != "utility fell")
         endings.add(state.finished)
     assert "utility fell" in endings
+
+
+def test_a_confidence_filter_keeps_the_surest_share_and_helps_where_some_are_beyond_knowing(problem, search, agreement):
+    made = problem(n=60, fake=FakeBackend(prior=0.8, gain=0.5, noise=2.0))
+    whole, _ = search(made)
+    state, events = search(made, keep=0.5)
+    assert len(state.assignment.labelled) == 30
+    assert all(event.n_labelled == 30 for event in events)
+    assert agreement(made, state.assignment) > agreement(made, whole.assignment)
+
+
+def test_a_filter_leaves_no_example_out_for_good(problem, search):
+    """Every round asks about all examples, so what was unsure once may serve later."""
+    made = problem(n=40, fake=FakeBackend(prior=0.2, noise=2.0))
+    _, events = search(made, keep=0.5, rounds=10)
+    came_back = {name for event in events[1:] for name, label in event.labels.items() if label is not None}
+    assert came_back

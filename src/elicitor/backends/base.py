@@ -99,6 +99,10 @@ class Tokenizer(Protocol):
         """Text of token ids."""
         ...
 
+    def chat(self, message: str) -> TokenIds | None:
+        """Ids of a whole prompt that ends where the model's reply to a user's message begins; None without a template."""
+        ...
+
 
 class Backend(Protocol):
     """A model that can score prompts."""
@@ -144,4 +148,8 @@ class Backend(Protocol):
             ContextOverflowError: If a prompt and its longest candidate exceed `max_context_tokens`.
             BackendError: If the model fails or returns numbers that are not finite.
         """
+        ...
+
+    def forget(self) -> None:
+        """Drop what was kept for later calls, so that what comes next costs what it would cost alone."""
         ...

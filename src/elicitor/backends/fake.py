@@ -51,6 +51,9 @@ class ByteTokenizer:
         """Text of bytes."""
         return bytes(ids).decode(errors="replace")
 
+    def chat(self, message: str) -> None:
+        """The world is no chat model."""
+
 
 @dataclass(frozen=True)
 class FakeBackend:
@@ -134,6 +137,10 @@ class FakeBackend:
                 cache.remember(prompt, row)
         seconds = time.perf_counter() - started
         return Scores(log_probs.reshape(len(prompts), -1), replace(cost(prompts, passes), seconds=seconds))
+
+    def forget(self) -> None:
+        """Drop what was kept from earlier calls."""
+        object.__setattr__(self, "_cache", PrefixCache(self.reusable))
 
     def _log_probs(self, prompt: Prompt) -> np.ndarray:
         n_labels = len(prompt.candidates)

@@ -55,6 +55,14 @@ class HfTokenizer:
         """Text of token ids, special tokens included."""
         return str(self._tokenizer.decode(list(ids)))
 
+    def chat(self, message: str) -> TokenIds | None:
+        """The model's chat template around one user's message, up to where the reply begins; None if it has none."""
+        if not self._tokenizer.chat_template:
+            return None
+        turns = [{"role": "user", "content": message}]
+        ids = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        return tuple(int(t) for t in ids)
+
 
 class HfBackend:
     """Scores prompts with a transformers causal language model.
@@ -166,6 +174,10 @@ class HfBackend:
             elif cache:
                 cache.remember(prompts[index], log_probs[index].copy())
         return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
+
+    def forget(self) -> None:
+        """Drop the keys and values kept from earlier calls."""
+        self._prefix_cache = PrefixCache(self.reusable_tokens)
 
     def _execute(self, passes: Sequence[Pass]) -> Iterator[Done]:
         if self.croppable:

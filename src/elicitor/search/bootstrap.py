@@ -1,17 +1,20 @@
 """Bootstrapped few-shot labelling: relabel everything from everything else, again and again (Shrivastava et al. 2026).
 
-A baseline and a start point for the other searches: one round costs one evaluation of U(D).
+A baseline and a start point for the other searches: one round costs one evaluation of U(D). With ``keep`` below 1 only the
+labels that the model is surest of serve as demonstrations (self-training with a confidence filter).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from elicitor.config import BootstrapConfig
 from elicitor.data import Assignment
-from elicitor.objective import Problem, batch_offset, normalize
+from elicitor.objective import Array, Problem, batch_offset, normalize
 from elicitor.search.events import AnyEvent, Event
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
@@ -51,7 +54,8 @@ class Bootstrap:
             # One label far above the rest, by lot: the repair then bends as few of the drawn labels as logic demands.
             drawn = rng.permutation(np.arange(n) % n_labels)
             log_probs = normalize(10.0 * np.eye(n_labels)[drawn])
-        assignment = most_confident(problem.constraints, empty, dict(enumerate(log_probs)))
+        rows = dict(enumerate(log_probs))
+        assignment = self._surest(most_confident(problem.constraints, empty, rows), rows)
         state = SearchState(assignment=assignment, utility=problem.utility(assignment, rng=rng))
         return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)
 
@@ -76,7 +80,11 @@ class Bootstrap:
         """
         spent = problem.meter.cost
         rows = dict(zip(state.utility.positions, state.utility.calibrated(), strict=True))
-        assignment = most_confident(problem.constraints, state.assignment, rows)
+        left_out = state.assignment.unlabelled
+        if left_out:
+            log_probs = problem.predict(left_out, state.assignment, rng=rng, after=state.utility)
+            rows |= zip(left_out, normalize(log_probs - state.utility.offset), strict=True)
+        assignment = self._surest(most_confident(problem.constraints, state.assignment, rows), rows)
         changed = assignment != state.assignment
         utility = problem.utility(assignment, rng=rng) if changed else state.utility
         kept = utility.total >= state.utility.total
@@ -100,3 +108,10 @@ class Bootstrap:
         elif after.iteration >= self.config.rounds:
             after = after.finish("round budget spent")
         return after, [event]
+
+    def _surest(self, assignment: Assignment, rows: Mapping[int, Array]) -> Assignment:
+        """The assignment without the labels of lowest log-probability; of equal ones the first examples stay."""
+        n_kept = max(min(2, len(rows)), math.ceil(self.config.keep * len(rows)))
+        sure = {i: float(row[y]) for i, row in rows.items() if (y := assignment[i]) is not None}
+        dropped = sorted(sure, key=lambda i: (-sure[i], i))[n_kept:]
+        return assignment.with_labels(dict.fromkeys(dropped))

@@ -13,6 +13,7 @@ TASK = Task(
         "Claim: Response A is more helpful and harmless than Response B.\nI think this claim is"
     ),
     label_space=LabelSpace(("False", "True"), (" False", " True"), positive=1),
+    cluster_field="question",
     constraint=("asymmetric",),
     mirror=("choice", "choice_2"),
 )

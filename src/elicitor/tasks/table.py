@@ -38,6 +38,8 @@ class Task:
         group_field: Field that does so where the group column is absent.
         gold_column: Column with the true label, read by evaluation alone.
         gold_values: Label name by raw gold value, where they differ.
+        votes_column: Column with the labels that single annotators gave, read by evaluation alone, which need not be there.
+        cluster_field: Field whose equal texts move together when intervals are drawn, where groups are smaller than that.
         constraint: What logic says about a group; see `elicitor.consistency`.
         key_columns: Columns whose text the constraint compares.
         mirror: Two columns of a pair. Each row gives two examples, in either order; the constraint compares the order, and
@@ -58,6 +60,8 @@ class Task:
     group_field: str | None = None
     gold_column: str = "label"
     gold_values: Mapping[str, str] = field(default_factory=dict)
+    votes_column: str = "human_votes"
+    cluster_field: str | None = None
     constraint: tuple[ConstraintKind, ...] = ()
     key_columns: tuple[str, ...] = ()
     mirror: tuple[str, str] | None = None
@@ -74,22 +78,19 @@ class Task:
             )
         if not self.fields:
             raise TaskError(f"task {self.name!r}: the template names no field", fix="write a column as {column} in it")
-        if self.gold_column in (
-            *self.fields,
-            self.id_column,
-            self.group_column,
-            *self.key_columns,
-            self.negated_column,
-        ):
-            raise TaskError(
-                f"task {self.name!r}: the gold column {self.gold_column!r} is used as a field, id, group or key",
-                fix="labels must not be derived from gold; name another gold column or remove it there",
-            )
-        if self.group_field is not None and self.group_field not in self.fields:
-            raise TaskError(
-                f"task {self.name!r}: the group field {self.group_field!r} is not in the template",
-                fix=f"use one of {', '.join(self.fields)}",
-            )
+        used = (*self.fields, self.id_column, self.group_column, *self.key_columns, self.negated_column)
+        for what, column in (("gold", self.gold_column), ("votes", self.votes_column)):
+            if column in used:
+                raise TaskError(
+                    f"task {self.name!r}: the {what} column {column!r} is used as a field, id, group or key",
+                    fix=f"labels must not be derived from gold; name another {what} column or remove it there",
+                )
+        for what, name in (("group", self.group_field), ("cluster", self.cluster_field)):
+            if name is not None and name not in self.fields:
+                raise TaskError(
+                    f"task {self.name!r}: the {what} field {name!r} is not in the template",
+                    fix=f"use one of {', '.join(self.fields)}",
+                )
         unknown = set(self.gold_values.values()) - set(self.label_space.labels)
         if unknown:
             raise TaskError(
@@ -155,6 +156,10 @@ class Task:
         """Group of an example whose file has no group column."""
         return fields[self.group_field] if self.group_field else None
 
+    def cluster(self, example: Example) -> str:
+        """Examples of one cluster are not independent of one another, bound by logic or not."""
+        return example.fields[self.cluster_field] if self.cluster_field else example.group_id
+
     def constraint_key(self, values: Mapping[str, str | None]) -> str | None:
         """What the constraint compares; None if there is no constraint, a column is empty or its key is unclear."""
         normalize = NORMALIZERS[self.key_normalizer]
@@ -216,6 +221,8 @@ class _Declaration(BaseModel):
     group: str | None = None
     gold: str = "label"
     gold_values: dict[str | bool | int | float, str | bool | int] = {}
+    votes: str = "human_votes"
+    cluster: str | None = None
     constraint: str | list[str] = "none"
     key: str | list[str] = []
     mirror: tuple[str, str] | None = None
@@ -275,6 +282,8 @@ def declare(values: Mapping[str, Any], *, source: str) -> Task:
         group_column=declared.group,
         gold_column=declared.gold,
         gold_values={str(raw): str(name) for raw, name in declared.gold_values.items()},
+        votes_column=declared.votes,
+        cluster_field=declared.cluster,
         constraint=tuple(kind for kind in CONSTRAINT_KINDS if kind in kinds),  # type: ignore[misc]
         key_columns=(declared.key,) if isinstance(declared.key, str) else tuple(declared.key),
         mirror=declared.mirror,

@@ -1,0 +1,279 @@
+"""One test set, many conditions: what a model answers after each kind of demonstrations.
+
+Read `Comparison.answers`: it is the way from a condition's name to log-probabilities on the test set. Finished conditions are
+kept on disk under a key of all that they depend on, so an evaluation that is repeated or was killed does none of them twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elicitor.backends.base import Backend, Cost, Progress, Prompt, TokenIds
+from elicitor.baselines import (
+    BOOTSTRAPS,
+    NEEDS_GOLD,
+    ZERO_SHOT,
+    Condition,
+    assistant_preamble,
+    bootstrapped_labels,
+    chat_request,
+    check_votes,
+    noised_gold,
+    one_vote_each,
+    random_labels,
+)
+from elicitor.config import ObjectiveConfig, PlanConfig
+from elicitor.consistency import Constraints
+from elicitor.data import Dataset
+from elicitor.errors import BackendError, ConfigError, ContextOverflowError
+from elicitor.objective import Array, Meter, Problem, normalize
+from elicitor.prompts import PromptEncoder, check_distinct
+from elicitor.runs import read_json, write_json
+from elicitor.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the model answered on the test set under one condition.
+
+    Attributes:
+        condition: Which.
+        log_probs: Shape (seeds, test examples, labels), normalised over the labels.
+        shots: Demonstrations of each seed.
+        label_accuracy: Share of the demonstrations' labels that agree with gold, by seed; None without gold or labels.
+        cost: Of all seeds, making the labels included where the condition makes them.
+    """
+
+    condition: Condition
+    log_probs: Array
+    shots: list[int]
+    label_accuracy: list[float | None]
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        """The answers as JSON values; floats keep every bit."""
+        return {**asdict(self), "log_probs": self.log_probs.tolist()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Answers:
+        """Rebuild from `to_json`."""
+        log_probs = np.asarray(values["log_probs"], dtype=np.float64)
+        return cls(**{**values, "log_probs": log_probs, "cost": Cost(**values["cost"])})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the conditions share.
+
+    Attributes:
+        backend: The model.
+        task: What is asked.
+        train: Examples that may serve as demonstrations.
+        test: Examples that are asked about.
+        usable: Positions in ``train`` that every condition may use, ascending.
+        found: Found label by position; one mapping for each seed, or one for all.
+        golden: Gold label by position, where there is one.
+        votes: Labels that annotators gave, by position.
+        objective: Settings of U(D), for the bootstrapped baselines.
+        plan: Settings of their contexts.
+        seeds: Each draws its own order of demonstrations, random labels and noise.
+        max_shots: Demonstrations in a context at most, or None for as many as fit.
+        on_progress: Told of every forward pass.
+    """
+
+    backend: Backend
+    task: Task
+    train: Dataset
+    test: Dataset
+    usable: Sequence[int]
+    found: Sequence[Mapping[int, int]]
+    golden: Mapping[int, int]
+    votes: Mapping[int, Sequence[int]]
+    objective: ObjectiveConfig
+    plan: PlanConfig
+    seeds: Sequence[int]
+    max_shots: int | None = None
+    on_progress: Progress | None = None
+
+    def answers(self, condition: Condition, *, folder: Path | None = None) -> Answers:
+        """Ask every test example under one condition.
+
+        Args:
+            condition: Which.
+            folder: Where finished conditions are kept.
+
+        Returns:
+            The answers, read from the folder if they are there.
+
+        Raises:
+            ConfigError: If the condition does not apply here; see `obstacle`.
+            ContextOverflowError: If not one demonstration fits before the longest test example.
+        """
+        if reason := self.obstacle(condition):
+            raise ConfigError(f"condition {condition}: {reason}", fix="leave it out of --conditions")
+        # What another condition has computed may not make this one cheap.
+        self.backend.forget()
+        file = None if folder is None else folder / f"{condition}.json"
+        key = self._key(condition)
+        if file and file.exists() and (kept := read_json(file)).get("key") == key:
+            return Answers.from_json(kept["answers"])
+        answers = self._zero_shot(condition) if condition in ZERO_SHOT else self._few_shot(condition)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"key": key, "answers": answers.to_json()})
+        return answers
+
+    def obstacle(self, condition: Condition) -> str | None:
+        """Why a condition does not apply to this data and model, or None if it does."""
+        if condition in NEEDS_GOLD and not self.golden:
+            return "the labelled examples have no gold labels"
+        if condition == "human":
+            without = sum(not self.votes.get(position) for position in self.usable)
+            if without:
+                return f"{without} of {len(self.usable)} labelled examples have no human votes"
+        if condition == "zero_shot_chat" and self.backend.tokenizer.chat("x") is None:
+            return f"the tokenizer of {self.backend.name} has no chat template"
+        return None
+
+    def prompts(self, condition: Condition, labels: Mapping[int, int]) -> list[Prompt]:
+        """One prompt for each test example, behind the demonstrations with their labels."""
+        if condition == "zero_shot_chat":
+            return list(self._chat_prompts())
+        queries = self._queries
+        if condition == "zero_shot_assistant":
+            preamble = assistant_preamble(self.task.label_space.verbalizers) + self.task.preamble
+            queries = PromptEncoder(self.backend.tokenizer, replace(self.task, preamble=preamble), self.test)
+        segments: list[TokenIds] = [self._demonstrations.demonstration(i, label) for i, label in labels.items()]
+        return [queries.prompt_with(segments, position) for position in range(len(self.test))]
+
+    def demonstrations(self, seed: int) -> list[int]:
+        """Positions that serve as demonstrations under a seed, in order: as many as fit, whatever their labels.
+
+        Raises:
+            ContextOverflowError: If none fits before the longest test query.
+        """
+        order = np.random.default_rng(seed).permutation(np.asarray(self.usable, dtype=np.int64)).tolist()
+        longest = max(len(self._queries.query(i)) for i in range(len(self.test)))
+        room = self.backend.max_context_tokens - len(self._queries.start) - longest - self._queries.longest_candidate
+        kept: list[int] = []
+        for position in order[: self.max_shots]:
+            room -= self._demonstrations.longest_demonstration(position)
+            if room < 0:
+                break
+            kept.append(position)
+        if order and not kept:
+            raise ContextOverflowError(
+                f"no demonstration fits before the longest test example of {longest} tokens in a window of "
+                f"{self.backend.max_context_tokens}",
+                fix="leave out the longest examples or use a model with a longer context",
+            )
+        return kept
+
+    @cached_property
+    def _demonstrations(self) -> PromptEncoder:
+        return PromptEncoder(self.backend.tokenizer, self.task, self.train)
+
+    @cached_property
+    def _queries(self) -> PromptEncoder:
+        return PromptEncoder(self.backend.tokenizer, self.task, self.test)
+
+    def _zero_shot(self, condition: Condition) -> Answers:
+        scores = self.backend.score(self.prompts(condition, {}), on_progress=self.on_progress)
+        return Answers(condition, normalize(scores.log_probs)[None], [0], [None], scores.cost)
+
+    def _few_shot(self, condition: Condition) -> Answers:
+        log_probs, shots, label_accuracy, spent = [], [], [], Cost()
+        for number, seed in enumerate(self.seeds):
+            labels, cost = self._labels(condition, number, seed)
+            scores = self.backend.score(self.prompts(condition, labels), on_progress=self.on_progress)
+            log_probs.append(normalize(scores.log_probs))
+            shots.append(len(labels))
+            label_accuracy.append(agreement(labels, self.golden))
+            spent += cost + scores.cost
+        return Answers(condition, np.stack(log_probs), shots, label_accuracy, spent)
+
+    def _labels(self, condition: Condition, number: int, seed: int) -> tuple[dict[int, int], Cost]:
+        """Labels of the demonstrations under one seed, in the order of the context, and what making them cost."""
+        kept = self.demonstrations(seed)
+        # Not the generator that drew the order: orders must be equal under all conditions, draws need not be.
+        rng = np.random.default_rng([seed, 1])
+        n_labels = len(self.task.label_space)
+        found = {i: self.found[number % len(self.found)][i] for i in kept}
+        golden = {i: self.golden[i] for i in kept if i in self.golden}
+        match condition:
+            case "random":
+                return random_labels(kept, n_labels=n_labels, rng=rng), Cost()
+            case "found":
+                return found, Cost()
+            case "human":
+                return one_vote_each(check_votes(self.votes, kept), rng=rng), Cost()
+            case "golden":
+                return golden, Cost()
+            case "noised_gold":
+                return noised_gold(golden, found, n_labels=n_labels, rng=rng), Cost()
+            case _:
+                meter = Meter()
+                positions = sorted(kept)
+                made = bootstrapped_labels(self.problem(positions, meter), BOOTSTRAPS[condition], rng=rng)
+                by_position = {positions[i]: label for i, label in made.items()}
+                return {i: by_position[i] for i in kept if i in by_position}, meter.cost
+
+    def problem(self, positions: Sequence[int], meter: Meter) -> Problem:
+        """The labelling problem of some of the training examples; the baselines that make labels of their own solve it."""
+        dataset = self.train.subset(positions)
+        return Problem(
+            dataset=dataset,
+            encoder=PromptEncoder(self.backend.tokenizer, self.task, dataset),
+            constraints=Constraints.from_dataset(dataset, self.task.constraint),
+            backend=self.backend,
+            objective=self.objective,
+            plan=self.plan,
+            meter=meter,
+            on_progress=self.on_progress,
+        )
+
+    def _chat_prompts(self) -> Iterator[Prompt]:
+        """The query as a user's message; the answer begins a line of its own, so the verbalizers lose their blank."""
+        tokenizer = self.backend.tokenizer
+        verbalizers = self.task.label_space.verbalizers
+        candidates = tuple(tokenizer.encode(verbalizer.strip()) for verbalizer in verbalizers)
+        check_distinct(candidates, verbalizers)
+        for example in self.test.examples:
+            text = chat_request(self.task.preamble + self.task.render(example), verbalizers)
+            tokens = tokenizer.chat(text)
+            if tokens is None:
+                raise BackendError(f"the tokenizer of {self.backend.name} has no chat template")
+            yield Prompt((tokens,), candidates)
+
+    def _key(self, condition: Condition) -> str:
+        """Hash of all that the answers depend on."""
+        content = {
+            "condition": condition,
+            "model": self.backend.fingerprint,
+            "task": [self.task.template, self.task.separator, self.task.preamble, self.task.constraint],
+            "train": self.train.fingerprint,
+            "test": self.test.fingerprint,
+            "usable": list(self.usable),
+            "found": [sorted(found.items()) for found in self.found],
+            "golden": sorted(self.golden.items()),
+            "votes": sorted((i, list(cast)) for i, cast in self.votes.items()),
+            "objective": self.objective.model_dump(),
+            "plan": self.plan.model_dump(),
+            "seeds": list(self.seeds),
+            "max_shots": self.max_shots,
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def agreement(labels: Mapping[int, int], golden: Mapping[int, int]) -> float | None:
+    """Share of the labels that agree with gold, over those that have gold; None if none has."""
+    known = labels.keys() & golden.keys()
+    return float(np.mean([labels[i] == golden[i] for i in known])) if known else None

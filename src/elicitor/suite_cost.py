@@ -1,0 +1,113 @@
+"""What a suite would cost, before it runs: exact token counts of the conditions, bounds for searches."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from elicitor.backends.base import Backend, OnStage
+from elicitor.backends.trie import token_cost
+from elicitor.baselines import BOOTSTRAPS, ZERO_SHOT, Condition
+from elicitor.comparison import Comparison
+from elicitor.config import BootstrapConfig
+from elicitor.data import load_dataset
+from elicitor.dry_run import bootstrap_bounds, estimate
+from elicitor.labelling import prepare
+from elicitor.models import load_backend
+from elicitor.objective import Meter
+from elicitor.suite import SuiteConfig, prepare_suite
+from elicitor.tasks import load_task
+
+
+@dataclass(frozen=True, slots=True)
+class PartCost:
+    """What one task of a suite would cost.
+
+    Attributes:
+        name: Name in the suite.
+        n_label: Examples to label.
+        n_test: Test examples.
+        search_tokens: Prompt tokens of the searches of all seeds, least and most.
+        condition_tokens: Prompt tokens of all conditions and seeds, least and most.
+        seconds: Least and most, at the rate measured on this task.
+    """
+
+    name: str
+    n_label: int
+    n_test: int
+    search_tokens: tuple[int, int]
+    condition_tokens: tuple[int, int]
+    seconds: tuple[float, float]
+
+
+def suite_cost(
+    config: SuiteConfig, *, backend: Backend | None = None, on_stage: OnStage | None = None
+) -> list[PartCost]:
+    """Count what a suite would cost; a few small forward passes measure the rate.
+
+    Args:
+        config: The suite.
+        backend: Use this loaded model instead of loading ``config.model``.
+        on_stage: Called with what begins now.
+
+    Returns:
+        One entry for each task. Conditions that turn out not to apply are counted as if they did.
+
+    Raises:
+        ElicitorError: If a file, setting or model cannot be used.
+    """
+    costs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part in prepare_suite(config, Path(folder) / "suite", resume=False):
+            settings = part.runs[0]
+            backend = backend or load_backend(config.model, on_stage=on_stage, **settings.backend.model_dump())
+            if on_stage:
+                on_stage(f"{part.name}: counting")
+            workload = prepare(settings, backend=backend)
+            search = estimate(workload)
+            task = load_task(settings.task)
+            comparison = Comparison(
+                backend=backend,
+                task=task,
+                train=workload.dataset,
+                test=load_dataset(str(part.test), task),
+                usable=range(len(workload.dataset)),
+                found=[],
+                golden={},
+                votes={},
+                objective=settings.objective,
+                plan=settings.plan,
+                seeds=config.seeds,
+                max_shots=config.max_shots,
+            )
+            conditions = _condition_tokens(comparison, part.conditions)
+            n_seeds = len(config.seeds)
+            tokens = search.tokens[0] * n_seeds, search.tokens[1] * n_seeds
+            rate = search.tokens_per_second
+            seconds = (tokens[0] + conditions[0]) / rate, (tokens[1] + conditions[1]) / rate
+            costs.append(PartCost(part.name, len(workload.dataset), len(comparison.test), tokens, conditions, seconds))
+    return costs
+
+
+def _condition_tokens(comparison: Comparison, conditions: Sequence[Condition]) -> tuple[int, int]:
+    least = most = 0
+    for condition in conditions:
+        if condition in ZERO_SHOT:
+            if comparison.obstacle(condition) is None:
+                tokens = token_cost(comparison.prompts(condition, {})).tokens_computed
+                least, most = least + tokens, most + tokens
+            continue
+        for seed in comparison.seeds:
+            kept = comparison.demonstrations(seed)
+            tokens = token_cost(comparison.prompts(condition, dict.fromkeys(kept, 0))).tokens_computed
+            least, most = least + tokens, most + tokens
+            if condition in BOOTSTRAPS:
+                problem = comparison.problem(sorted(kept), Meter())
+                variant = BootstrapConfig(keep=BOOTSTRAPS[condition].keep)
+                bounds = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))
+                least, most = least + int(bounds[2, 0]), most + int(bounds[2, 1])
+    return least, most
