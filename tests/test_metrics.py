@@ -93,6 +93,13 @@ def test_few_seeds_show_their_whole_spread():
     assert 1.5 * standard_error < half < 2.4 * standard_error
 
 
+def test_no_interval_leaves_the_range_of_a_share():
+    correct = np.ones((3, 40), bool)
+    correct[0, :8] = False
+    estimate = accuracy(correct, [str(i) for i in range(40)], rng=rng())
+    assert 0 <= estimate.lower < estimate.value < estimate.upper == 1.0
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
 def test_auroc_is_that_of_scikit_learn(pairs):
     scores = np.asarray([[float(score) for score, _ in pairs]])

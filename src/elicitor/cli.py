@@ -158,6 +158,36 @@ def eval_command(
     console.show_evaluation(result, as_json=as_json)
 
 
+@app.command("audit")
+def audit_command(
+    run: Annotated[Path, typer.Argument(help="Run folder of 'elicitor label'.")],
+    seeds: Annotated[str | None, typer.Option(help="Search again with these seeds, such as 1,2, and compare.")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Run of another seed or model on the same data; may be repeated.")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="Column that might be what was found instead; may be repeated.")
+    ] = None,
+    orders: Annotated[int, typer.Option(help="Orders of the demonstrations in which to ask again.")] = 4,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Write indeterminate examples to abstained.jsonl.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Look for failed elicitation without gold: collapse, trivial or swapped concepts, instability."""
+    from elicitor import console
+
+    result = console.audit_with_progress(
+        run,
+        seeds=[] if seeds is None else _numbers("--seeds", seeds),
+        against=against or [],
+        columns=column or [],
+        orders=orders,
+        abstain=abstain,
+    )
+    console.show_audit(result, as_json=as_json)
+
+
 @app.command("quickstart")
 def quickstart_command(
     output_dir: OutputDir = None,

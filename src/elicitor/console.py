@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from elicitor.audit import Audit, audit
 from elicitor.config import RunConfig
 from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
@@ -189,6 +190,29 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
         )
     least, most = (sum(cost.seconds[end] for cost in costs) for end in (0, 1))
     print(f"in all: {_duration(least)} to {_duration(most)}")
+
+
+def audit_with_progress(folder: Path, **options: Any) -> Audit:
+    """Audit a run under a progress bar; see `elicitor.audit.audit`."""
+    with _Display("audit") as display:
+        return audit(folder, on_progress=display.tokens, on_stage=display.stage, **options)
+
+
+def show_audit(result: Audit, *, as_json: bool) -> None:
+    """Print the verdicts of an audit, and what to do."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    for check in result.checks:
+        print(f"{check.verdict:<9} {check.name}: {check.finding}")
+        if check.advice:
+            print(f"{'':<9} -> {check.advice}")
+    cost = result.cost
+    print(
+        f"{len(result.abstained)} of {result.n_examples} labels are indeterminate; "
+        f"{cost.tokens_computed:,} tokens, {cost.seconds:.1f} s"
+    )
+    print(f"verdict: {result.verdict}")
 
 
 def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:

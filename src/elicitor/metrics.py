@@ -2,7 +2,8 @@
 
 Claims of one question are not independent, so whole groups are resampled; seeds are resampled as well, so that an
 interval covers both which items were drawn and which demonstrations were. With few seeds a plain bootstrap would show too
-little of their spread (it divides by k where k - 1 is due), so deviations of resampled seeds are widened by that much.
+little of their spread (it divides by k where k - 1 is due), so deviations of resampled seeds are widened by that much
+(within the bounds that a share has).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     """
     index = _group_index(correct, groups)
     draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
-    return _estimate(correct.mean(axis=1), draws, index)
+    return _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
 
 
 def auroc(
@@ -103,7 +104,7 @@ def auroc(
         return Estimate(None, None, None, n=len(index), groups=int(index.max()) + 1, seeds=len(scores))
     draws = _over_seeds(np.stack([_weighted_auroc(row, truth, weights) for row in scores], axis=1), rng=rng)
     # A resample of one kind alone has no area; it says nothing about the spread of those that have one.
-    return _estimate(values, draws[~np.isnan(draws)], index)
+    return _estimate(values, np.clip(draws[~np.isnan(draws)], 0, 1), index)
 
 
 def calibration_error(
@@ -144,7 +145,7 @@ def calibration_error(
         for k in range(bins):
             errors[:, seed] += np.abs(weights @ np.where(place == k, row, 0.0))
     errors /= weights.sum(axis=1, keepdims=True)
-    return _estimate(errors[0], _over_seeds(errors[1:], rng=rng), index)
+    return _estimate(errors[0], np.clip(_over_seeds(errors[1:], rng=rng), 0, 1), index)
 
 
 @dataclass(frozen=True, slots=True)
