@@ -119,6 +119,7 @@ def audit(
 
     if on_stage:
         on_stage("asking again in other orders")
+    workload.backend.forget()
     meter = Meter()
     asked = _ask_again(workload, found, orders=orders, meter=meter, on_progress=on_progress)
     labels = np.asarray(found)
