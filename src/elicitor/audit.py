@@ -32,7 +32,7 @@ from elicitor.audit_checks import (
     check_salience,
     own_log_odds,
 )
-from elicitor.backends.base import Backend, Cost, OnStage, Progress
+from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment
 from elicitor.errors import ConfigError, DataError
@@ -81,6 +81,7 @@ def audit(
     backend: Backend | None = None,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
+    on_part: OnPart | None = None,
 ) -> Audit:
     """Look for the known ways in which elicitation fails, without gold.
 
@@ -95,6 +96,7 @@ def audit(
         backend: Use this loaded model instead of the run's.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called with what begins now.
+        on_part: Called with finished and all evaluations after each one.
 
     Returns:
         The verdicts, written to ``audit.json`` in the run folder as well.
@@ -121,7 +123,7 @@ def audit(
         on_stage("asking again in other orders")
     workload.backend.forget()
     meter = Meter()
-    asked = _ask_again(workload, found, orders=orders, meter=meter, on_progress=on_progress)
+    asked = _ask_again(workload, found, orders=orders, meter=meter, on_progress=on_progress, on_part=on_part)
     labels = np.asarray(found)
     names = workload.dataset.label_space.labels
     checks = [
@@ -149,24 +151,34 @@ def audit(
 
 
 def _ask_again(
-    workload: Workload, found: Sequence[int], *, orders: int, meter: Meter, on_progress: Progress | None
+    workload: Workload,
+    found: Sequence[int],
+    *,
+    orders: int,
+    meter: Meter,
+    on_progress: Progress | None,
+    on_part: OnPart | None,
 ) -> Asked:
     """Ask for every label in fresh orders, and evaluate the labellings that a failed run would resemble."""
     n, names = len(found), workload.dataset.label_space.labels
     log_probs = np.zeros((orders, n, len(names)))
     zero_shot = np.zeros((n, len(names)))
     totals: dict[str, list[tuple[int, float]]] = {}
+    done = 0
     for batch, positions in enumerate(workload.batches):
         problem = workload.problem(batch, meter=meter, on_progress=on_progress)
         here = Assignment(tuple(found[i] for i in positions))
-        for k in range(orders):
-            utility = problem.utility(here, rng=_order(workload, batch, k))
-            log_probs[k, list(positions)] = utility.calibrated()
-            totals.setdefault(f"found {k}", []).append((len(positions), utility.predictability))
-        for name, assignment in _alternatives(here, names).items():
-            # The same order as the first, so that nothing but labels differs.
-            value = problem.utility(assignment, rng=_order(workload, batch, 0)).predictability
-            totals.setdefault(name, []).append((len(positions), value))
+        labellings = [(f"found {k}", here, k) for k in range(orders)]
+        # Others in the same order as the first, so that nothing but labels differs.
+        labellings += [(name, assignment, 0) for name, assignment in _alternatives(here, names).items()]
+        for name, assignment, k in labellings:
+            utility = problem.utility(assignment, rng=_order(workload, batch, k))
+            totals.setdefault(name, []).append((len(positions), utility.predictability))
+            if assignment is here:
+                log_probs[k, list(positions)] = utility.calibrated()
+            done += 1
+            if on_part:
+                on_part(done, len(labellings) * len(workload.batches))
         empty = Assignment.empty(len(positions))
         zero_shot[list(positions)] = problem.predict(range(len(positions)), empty, rng=_order(workload, batch, 0))
     overall = {name: _weighted_mean(parts) for name, parts in totals.items()}

@@ -69,16 +69,16 @@ def label_command(
         "batch_size": batch_size,
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
-    from elicitor import console
+    from elicitor import console, progress
     from elicitor.data import check_gold
     from elicitor.tasks import load_task
 
     check_gold(settings.data, load_task(settings.task), limit=settings.limit)
     if dry_run:
-        console.show_dry_run(console.estimate_with_progress(settings), as_json=as_json)
+        console.show_dry_run(progress.estimate_with_progress(settings), as_json=as_json)
         return
     folder = output_dir or _new_folder(settings)
-    done = console.label_with_progress(settings, folder, resume=resume)
+    done = progress.label_with_progress(settings, folder, resume=resume)
     console.show_run(done, as_json=as_json)
 
 
@@ -111,7 +111,7 @@ def eval_command(
         if value is not None and value < 1:
             raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
     names = None if conditions is None else [name.strip() for name in conditions.split(",") if name.strip()]
-    from elicitor import console
+    from elicitor import console, progress
     from elicitor.baselines import CONDITIONS, DEFAULT_CONDITIONS
 
     if suite is not None:
@@ -129,12 +129,12 @@ def eval_command(
             max_shots=shots,
         )
         if dry_run:
-            console.show_suite_cost(console.suite_cost_with_progress(settings), as_json=as_json)
+            console.show_suite_cost(progress.suite_cost_with_progress(settings), as_json=as_json)
             return
         if resume and output_dir is None:
             raise ConfigError("--resume needs to know the suite", fix="add --output-dir FOLDER")
         folder = output_dir or Path("runs") / f"{suite.stem}-{_now()}"
-        console.show_suite(console.suite_with_progress(settings, folder, resume=resume), as_json=as_json)
+        console.show_suite(progress.suite_with_progress(settings, folder, resume=resume), as_json=as_json)
         return
     if not runs or test is None:
         raise ConfigError("eval needs a run folder and --test, or --suite", fix="elicitor eval RUN --test FILE")
@@ -144,7 +144,7 @@ def eval_command(
                 f"{flag} goes with --suite alone", fix="leave it out; finished conditions are always kept"
             )
     every = names == ["all"]
-    result = console.evaluate_with_progress(
+    result = progress.evaluate_with_progress(
         runs,
         test,
         seeds=chosen or [0, 1, 2],
@@ -175,9 +175,9 @@ def audit_command(
     as_json: Json = False,
 ) -> None:
     """Look for failed elicitation without gold: collapse, trivial or swapped concepts, instability."""
-    from elicitor import console
+    from elicitor import console, progress
 
-    result = console.audit_with_progress(
+    result = progress.audit_with_progress(
         run,
         seeds=[] if seeds is None else _numbers("--seeds", seeds),
         against=against or [],
@@ -188,6 +188,62 @@ def audit_command(
     console.show_audit(result, as_json=as_json)
 
 
+@app.command("ablate")
+def ablate_command(
+    data: Annotated[str, typer.Argument(help="Examples with gold labels: a file, or hf:NAME@SPLIT.")],
+    task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model name; see 'elicitor models'.")] = None,
+    init: Annotated[str | None, typer.Option(help="First labels: random, golden, wrong, zero_shot.")] = None,
+    consistency: Annotated[str | None, typer.Option(help="on, off.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="Weights of mutual predictability, such as 10,50,100.")] = None,
+    num_seed_examples: Annotated[str | None, typer.Option(help="Numbers of first labels (K), such as 2,8,32.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="none, batch.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Demonstration order: tree, in_order, folds, sampled.")] = None,
+    verbalizers: Annotated[str | None, typer.Option(help="Label words, such as No/Yes,wrong/right.")] = None,
+    balance: Annotated[str | None, typer.Option(help="Shares of positive examples in the pool: 0.1,0.5,0.9.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the searches.")] = "0,1,2",
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="Folder [runs/ablation-TIME].")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the ablation in --output-dir.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost, write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Vary one thing at a time, each flag a list with commas, and compare label accuracies with gold."""
+    from elicitor.config import build_config
+
+    given = {
+        "init": init,
+        "consistency": consistency,
+        "alpha": alpha,
+        "num_seed_examples": num_seed_examples,
+        "calibration": calibration,
+        "plan": plan,
+        "verbalizers": verbalizers,
+        "balance": balance,
+    }
+    factors = {name: text.split(",") for name, text in given.items() if text is not None}
+    if not factors:
+        raise ConfigError("nothing to vary", fix="add a factor, such as --init random,golden,wrong,zero_shot")
+    if resume and output_dir is None:
+        raise ConfigError("--resume needs to know the ablation", fix="add --output-dir FOLDER")
+    flags = {"data": data, "task": task, "model": model, "limit": limit}
+    base = build_config(file=config, flags=flags, overrides=overrides or [])
+    chosen = _numbers("--seeds", seeds)
+    from elicitor import console, progress
+
+    if dry_run:
+        from elicitor.ablation import make_variants
+
+        searches = len(make_variants(base, factors)) * len(chosen)
+        console.show_ablation_cost(progress.estimate_with_progress(base), searches=searches, as_json=as_json)
+        return
+    folder = output_dir or Path("runs") / f"ablation-{_now()}"
+    result = progress.ablate_with_progress(base, factors, folder, seeds=chosen, resume=resume)
+    console.show_ablation(result, as_json=as_json)
+
+
 @app.command("quickstart")
 def quickstart_command(
     output_dir: OutputDir = None,
@@ -195,11 +251,11 @@ def quickstart_command(
     as_json: Json = False,
 ) -> None:
     """Label a small data set that comes with the package, with the bundled model, and compare with gold."""
-    from elicitor import console, quickstart
+    from elicitor import console, progress, quickstart
 
     settings = quickstart.settings(seed=seed)
-    done = console.label_with_progress(settings, output_dir or _new_folder(settings), resume=False)
-    result = console.evaluate_with_progress(
+    done = progress.label_with_progress(settings, output_dir or _new_folder(settings), resume=False)
+    result = progress.evaluate_with_progress(
         done.path,
         str(quickstart.TEST),
         seeds=[0, 1, 2],

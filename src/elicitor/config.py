@@ -63,7 +63,13 @@ class PlanConfig(_Settings):
 class IcmConfig(_Settings):
     """Internal Coherence Maximization (Wen et al. 2025, algorithms 1 and 2)."""
 
-    num_seed_examples: int = Field(8, ge=1, description="examples that start with random labels (the paper's K)")
+    num_seed_examples: int = Field(8, ge=1, description="examples that start with a label (the paper's K)")
+    start: Literal["random", "zero_shot"] = Field(
+        "random", description="labels of the first examples: by lot, or the model's zero-shot answers"
+    )
+    start_labels: str | None = Field(
+        None, description="file of ids and labels that the first examples start with instead; they may change later"
+    )
     initial_temperature: float = Field(10.0, gt=0, description="T_0 of the cooling schedule")
     min_temperature: float = Field(0.01, gt=0, description="T_min of the cooling schedule")
     beta: float = Field(0.99, ge=0, description="cooling rate: T = max(T_min, T_0 / (1 + beta * ln(iteration)))")
@@ -103,6 +109,7 @@ class RunConfig(_Settings):
 
     data: str = Field(description="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT")
     task: str | dict[str, Any] = Field(description="task name, YAML file, or the declaration itself")
+    verbalizers: tuple[str, ...] | None = Field(None, description="texts that stand for the labels, if not the task's")
     model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, fake or a local folder")
     search: Literal["icm", "bootstrap"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")

@@ -1,160 +1,27 @@
-"""What the command line shows: progress on standard error, results on standard output."""
+"""What the command line prints: results on standard output."""
 
 from __future__ import annotations
 
 import json
 import platform
-import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from elicitor.audit import Audit, audit
-from elicitor.config import RunConfig
-from elicitor.dry_run import DryRun, estimate
-from elicitor.evaluation import Evaluation, evaluate
-from elicitor.labelling import Run, Step, prepare, run
+from elicitor.ablation import Ablation
+from elicitor.audit import Audit
+from elicitor.dry_run import DryRun
+from elicitor.evaluation import Evaluation
+from elicitor.labelling import Run
 from elicitor.models import ModelInfo
 from elicitor.runs import package_versions
-from elicitor.search.events import Proposal, Warned
-from elicitor.suite import RESULTS, Suite, SuiteConfig, run_suite
-from elicitor.suite_cost import PartCost, suite_cost
+from elicitor.suite import RESULTS, Suite
+from elicitor.suite_cost import PartCost
 from elicitor.tables import ACCURACY_COLUMNS, HEADINGS, OTHER_COLUMNS, caption, overview_rows, row_cells
-
-_PLAIN_INTERVAL = 10.0
-"""Seconds between progress lines when standard error is not a terminal."""
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-class _Display:
-    """One progress bar that also works as a log where there is no terminal."""
-
-    def __init__(self, description: str) -> None:
-        self._console = _stderr()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task(description, total=None, detail="")
-        self._description = description
-        self._tokens = 0
-        self._started = time.monotonic()
-        self._last_line = self._started
-
-    def __enter__(self) -> _Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def tokens(self, count: int) -> None:
-        """Count computed tokens; called after each forward pass."""
-        if self._tokens == 0:
-            self._started = time.monotonic()
-        self._tokens += count
-        self._bar.update(self._task, detail=f"{self._rate()} tok/s")
-
-    def warn(self, message: str) -> None:
-        """Show a warning above the bar."""
-        self._console.print(f"warning: {message}", markup=False, soft_wrap=True)
-
-    def update(self, completed: int, total: int, detail: str) -> None:
-        """Show how far the work is."""
-        detail = f"{detail} {self._rate()} tok/s"
-        self._bar.update(self._task, completed=completed, total=total, detail=detail)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line >= _PLAIN_INTERVAL:
-            self._last_line = now
-            elapsed = now - self._started
-            left = elapsed / max(completed, 1) * (total - completed)
-            line = (
-                f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
-            )
-            self._console.print(line, markup=False, soft_wrap=True)
-
-    def stage(self, name: str) -> None:
-        """Show what begins now."""
-        self._bar.update(self._task, description=f"{self._description}: {name}")
-        if not self._console.is_terminal:
-            self._console.print(f"{self._description}: {name}", markup=False)
-
-    def _rate(self) -> str:
-        return f"{self._tokens / max(time.monotonic() - self._started, 1e-3):,.0f}"
-
-
-def label_with_progress(config: RunConfig, folder: Path, *, resume: bool) -> Run:
-    """Run a labelling run under a progress bar; see `elicitor.labelling.run`."""
-    with _Display(f"label {config.search}") as display:
-        judged: list[bool] = []
-
-        def observe(step: Step) -> None:
-            heat = ""
-            for event in step.events:
-                if isinstance(event, Warned):
-                    display.warn(event.message)
-                if isinstance(event, Proposal):
-                    heat = f"T {event.temperature:.2f} "
-                    if event.utility_proposed is not None:
-                        judged.append(event.accepted)
-            accepted = f"accepted {sum(judged[-50:]) / len(judged[-50:]):.0%} " if judged else ""
-            batch = f"batch {step.batch + 1}/{step.n_batches} " if step.n_batches > 1 else ""
-            labelled = f"labelled {len(step.state.assignment.labelled)}/{step.n_examples}"
-            detail = f"{batch}U {step.state.utility.total:.2f} {heat}{accepted}{labelled}"
-            display.update(step.state.iteration, step.budget, detail)
-
-        return run(config, folder, resume=resume, observer=observe, on_progress=display.tokens, on_stage=display.stage)
-
-
-def estimate_with_progress(config: RunConfig) -> DryRun:
-    """Estimate what a run would cost, under a progress bar; see `elicitor.dry_run.estimate`."""
-    with _Display("dry run") as display:
-        return estimate(prepare(config, on_stage=display.stage))
-
-
-def evaluate_with_progress(
-    folder: Path | Sequence[Path], test: str, *, seeds: Sequence[int], **options: Any
-) -> Evaluation:
-    """Evaluate under a progress bar; see `elicitor.evaluation.evaluate`."""
-    with _Display("eval") as display:
-        return evaluate(folder, test, seeds=seeds, on_progress=display.tokens, on_stage=display.stage, **options)
-
-
-def suite_with_progress(config: SuiteConfig, folder: Path, *, resume: bool) -> Suite:
-    """Run a suite under a progress bar; see `elicitor.suite.run_suite`."""
-    with _Display("suite") as display:
-        return run_suite(
-            config,
-            folder,
-            resume=resume,
-            command=shlex.join(["elicitor", *sys.argv[1:]]),
-            on_progress=display.tokens,
-            on_stage=display.stage,
-            on_part=lambda done, parts: display.update(done, parts, ""),
-        )
-
-
-def suite_cost_with_progress(config: SuiteConfig) -> list[PartCost]:
-    """Count what a suite would cost, under a progress bar; see `elicitor.suite_cost.suite_cost`."""
-    with _Display("dry run") as display:
-        return suite_cost(config, on_stage=display.stage)
 
 
 def show_suite(suite: Suite, *, as_json: bool) -> None:
@@ -192,10 +59,39 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
     print(f"in all: {_duration(least)} to {_duration(most)}")
 
 
-def audit_with_progress(folder: Path, **options: Any) -> Audit:
-    """Audit a run under a progress bar; see `elicitor.audit.audit`."""
-    with _Display("audit") as display:
-        return audit(folder, on_progress=display.tokens, on_stage=display.stage, **options)
+def show_ablation(result: Ablation, *, as_json: bool) -> None:
+    """Print the table of an ablation."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    table = Table(title="label accuracy, 95% intervals by bootstrap over groups and seeds")
+    for heading in ("variant", "label accuracy", "less base", "p", "U", "I", "largest share", "tokens"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right", no_wrap=True)
+    for row in result.results:
+        gain = row.less_base
+        table.add_row(
+            row.variant.name,
+            str(row.label_accuracy),
+            "" if gain is None else str(gain.estimate),
+            "" if gain is None or gain.p_value is None else f"{gain.p_value:.3f}",
+            f"{row.utility:.2f}",
+            f"{row.inconsistency:.1f}",
+            f"{row.largest_share:.2f}",
+            f"{row.cost.tokens_computed:,}",
+        )
+    Console(highlight=False, width=max(130, Console().width)).print(table)
+    first = result.results[0].label_accuracy
+    print(f"n = {first.n} in {first.groups} groups; seeds {', '.join(map(str, result.seeds))}; folder: {result.folder}")
+
+
+def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
+    """Print what an ablation would cost: so many times its base."""
+    tokens, seconds = ([searches * end for end in bounds] for bounds in (one.tokens, one.seconds))
+    if as_json:
+        print_json({"searches": searches, "tokens": tokens, "seconds": seconds})
+        return
+    print(f"{searches} searches of {one.n_examples} examples; tokens: {tokens[0]:,} to {tokens[1]:,}")
+    print(f"time at {one.tokens_per_second:,.0f} tokens/s: {_duration(seconds[0])} to {_duration(seconds[1])}")
 
 
 def show_audit(result: Audit, *, as_json: bool) -> None:

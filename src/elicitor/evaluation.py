@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, OnStage, Progress
+from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
 from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
 from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import load_votes
-from elicitor.labelling import Run, load_run
+from elicitor.labelling import Run, load_run, task_of
 from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
 from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
 from elicitor.runs import EVENTS, load_run_config, read_rows, write_json
 from elicitor.search.events import replay
-from elicitor.tasks import Task, load_task
+from elicitor.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,7 @@ def evaluate(
     leave_out: bool = False,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
+    on_part: OnPart | None = None,
 ) -> Evaluation:
     """Compare the found labels with none, with cheaper ones and with golden ones, in context, on a test file.
 
@@ -145,6 +146,7 @@ def evaluate(
         leave_out: Leave conditions that do not apply to this data or model out, with a note, instead of refusing them.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called when the model begins to load, and with the name of each condition as it begins.
+        on_part: Called with finished and all conditions after each one.
 
     Returns:
         The table, written to ``eval-<test file>.json`` in the folder as well.
@@ -156,7 +158,7 @@ def evaluate(
     if len(set(seeds)) < 1 or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds got {list(seeds)}", fix="give different seeds, at least 3 for a fair interval")
     runs, config = _load_runs(run, seeds)
-    task = load_task(config.task)
+    task = task_of(config)
     train = load_dataset(config.data, task, limit=config.limit)
     found = [_found_labels(done, task, train) for done in runs]
     gold_task = task.with_gold_column(gold_column) if gold_column else task
@@ -194,6 +196,8 @@ def evaluate(
         if on_stage:
             on_stage(condition)
         answers[condition] = comparison.answers(condition, folder=folder / name)
+        if on_part:
+            on_part(len(answers), len(chosen))
 
     truth = np.asarray([test_gold.labels[example.id] for example in test.examples])
     clusters = [task.cluster(example) for example in test.examples]

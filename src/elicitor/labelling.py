@@ -17,10 +17,11 @@ from elicitor.backends.base import Backend, Cost, OnStage, Progress
 from elicitor.config import RunConfig, build_config
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset, load_dataset
-from elicitor.errors import ConfigError
+from elicitor.errors import ConfigError, DataError
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder, fit_batches
+from elicitor.readers import read_rows as read_data_rows
 from elicitor.runs import (
     EVENTS,
     LABELS,
@@ -92,6 +93,7 @@ class Workload:
         dataset: Unlabelled examples.
         backend: The model.
         batches: Positions of each batch; whole groups, ascending.
+        start_labels: Label index by example id that the search may start with, from the file that the settings name.
     """
 
     config: RunConfig
@@ -99,6 +101,7 @@ class Workload:
     dataset: Dataset
     backend: Backend
     batches: tuple[tuple[int, ...], ...]
+    start_labels: Mapping[str, int]
 
     def problem(self, batch: int, *, meter: Meter, on_progress: Progress | None = None) -> Problem:
         """The labelling problem of one batch."""
@@ -112,6 +115,9 @@ class Workload:
             plan=self.config.plan,
             meter=meter,
             on_progress=on_progress,
+            start_labels={
+                i: self.start_labels[e.id] for i, e in enumerate(dataset.examples) if e.id in self.start_labels
+            },
         )
 
     def generator(self, batch: int) -> np.random.Generator:
@@ -150,6 +156,15 @@ def label(
     return run(build_config(flags=flags), Path(output_dir), resume=resume)
 
 
+def task_of(config: RunConfig) -> Task:
+    """The task of a run, with the verbalizers that its settings name.
+
+    Raises:
+        TaskError: If the task is unknown or the verbalizers do not fit its labels.
+    """
+    return load_task(config.task).with_verbalizers(config.verbalizers)
+
+
 def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnStage | None = None) -> Workload:
     """Load and check everything a run needs, writing nothing.
 
@@ -165,7 +180,7 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
         ElicitorError: If settings, data, task or model cannot be used.
     """
     config = config.model_copy(update={"task": resolve_task(config.task)})
-    task = load_task(config.task)
+    task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit)
     prior = config.objective.class_prior
     if prior is not None and len(prior) != len(dataset.label_space):
@@ -185,7 +200,22 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
         max_demonstrations=shots,
         rng=np.random.default_rng(config.seed),
     )
-    return Workload(config=config, task=task, dataset=dataset, backend=backend, batches=batches)
+    return Workload(config, task, dataset, backend, batches, _start_labels(config, dataset))
+
+
+def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
+    """Labels that the settings give the search to start with, by example id; other ids are refused."""
+    file = config.icm.start_labels
+    if file is None:
+        return {}
+    known = {example.id for example in dataset.examples}
+    labels = {}
+    for row in read_data_rows(file):
+        name, label = row.values.get("id"), row.values.get("label")
+        if name not in known:
+            raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
+        labels[str(name)] = dataset.label_space.index(str(label))
+    return labels
 
 
 def run(
@@ -222,6 +252,7 @@ def run(
         data_fingerprint=workload.dataset.fingerprint,
         model_fingerprint=workload.backend.fingerprint,
         model={"name": workload.backend.name, "max_context_tokens": workload.backend.max_context_tokens},
+        start_labels=dict(workload.start_labels),
     )
     opened = RunFolder.resume if resume else RunFolder.create
     workload.backend.forget()

@@ -6,7 +6,7 @@ backend together and evaluates them. Gold labels have no way in: no type here ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -151,6 +151,7 @@ class Problem:
         plan: Settings of the contexts.
         meter: Sums up the cost of every call.
         on_progress: Told of every forward pass.
+        start_labels: Labels by position that a user gave a search to start with.
     """
 
     dataset: Dataset
@@ -161,6 +162,7 @@ class Problem:
     plan: PlanConfig
     meter: Meter
     on_progress: Progress | None = None
+    start_labels: Mapping[int, int] = field(default_factory=dict)
 
     def without_constraints(self) -> Problem:
         """The same problem as if logic said nothing; it shares the meter."""

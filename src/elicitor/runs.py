@@ -7,6 +7,7 @@ stands for, and resuming cuts off whatever was written after. One writer at a ti
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -281,13 +282,20 @@ def load_run_config(path: Path) -> RunConfig:
     return read_config(path / CONFIG)
 
 
-def build_manifest(*, data_fingerprint: str, model_fingerprint: str, model: Mapping[str, Any]) -> dict[str, Any]:
+def build_manifest(
+    *,
+    data_fingerprint: str,
+    model_fingerprint: str,
+    model: Mapping[str, Any],
+    start_labels: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """What a run depends on; ``identity`` must be equal for a resume.
 
     Args:
         data_fingerprint: Hash of the unlabelled data set.
         model_fingerprint: Hash of weights and numeric settings.
         model: Further facts about the model, for the reader.
+        start_labels: Labels that a user gave the search to start with; whether they are gold only the user knows.
 
     Returns:
         JSON values without secrets, host names or times.
@@ -297,8 +305,9 @@ def build_manifest(*, data_fingerprint: str, model_fingerprint: str, model: Mapp
             "elicitor": importlib.metadata.version("elicitor"),
             "data": data_fingerprint,
             "model": model_fingerprint,
+            "start_labels": _hash(start_labels) if start_labels else None,
         },
-        "gold_used": False,
+        "gold_used": "start labels were given" if start_labels else False,
         "model": dict(model),
         "versions": package_versions(),
         "python": platform.python_version(),
@@ -319,6 +328,10 @@ def package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _git_state() -> dict[str, Any] | None:

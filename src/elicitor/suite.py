@@ -7,7 +7,7 @@ test rows. Searches resume from their last step and finished conditions are kept
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from elicitor.backends.base import Backend, OnStage, Progress
+from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.baselines import CONDITIONS, Condition, check_conditions
 from elicitor.config import RunConfig, parse_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
@@ -82,10 +82,6 @@ class Suite:
     evaluations: list[Evaluation]
 
 
-OnPart = Callable[[int, int], None]
-"""Called with the number of finished parts (searches and evaluations) and of all parts."""
-
-
 def read_suite(file: Path, **overrides: Any) -> SuiteConfig:
     """Read a suite file.
 
@@ -143,7 +139,7 @@ def run_suite(
         backend: Use this loaded model instead of loading ``config.model``.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called with what begins now.
-        on_part: Called after each search and each evaluation.
+        on_part: Called with finished and all parts after each search and each evaluation.
 
     Returns:
         The evaluations; tables and figure are written to ``results.md``, ``.csv``, ``.tex``, ``.json`` and ``.png``.

@@ -20,7 +20,6 @@ from elicitor.labelling import prepare
 from elicitor.models import load_backend
 from elicitor.objective import Meter
 from elicitor.suite import SuiteConfig, prepare_suite
-from elicitor.tasks import load_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def suite_cost(
                 on_stage(f"{part.name}: counting")
             workload = prepare(settings, backend=backend)
             search = estimate(workload)
-            task = load_task(settings.task)
+            task = workload.task
             comparison = Comparison(
                 backend=backend,
                 task=task,

@@ -14,6 +14,8 @@ Progress = Callable[[int], None]
 """Called with the number of prompt tokens computed since the last call."""
 OnStage = Callable[[str], None]
 """Called with what begins now and may take long, such as loading a model."""
+OnPart = Callable[[int, int], None]
+"""Called with the number of parts that are done, and of all parts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,17 @@ class Task:
             return positive if plain in ("1", "true") else 1 - positive
         return None
 
+    def with_verbalizers(self, verbalizers: Sequence[str] | None) -> Task:
+        """The same task with other texts for its labels; the same task where none are given.
+
+        Raises:
+            TaskError: If their number is wrong or two are equal.
+        """
+        if verbalizers is None:
+            return self
+        space = self.label_space
+        return replace(self, label_space=LabelSpace(space.labels, tuple(verbalizers), space.positive))
+
     def with_gold_column(self, column: str) -> Task:
         """The same task with gold in another column."""
         return replace(self, gold_column=column)

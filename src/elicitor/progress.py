@@ -1,0 +1,186 @@
+"""Work under a progress bar on standard error, with rate and time left; a log where there is no terminal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from elicitor.ablation import Ablation, run_ablation
+from elicitor.audit import Audit, audit
+from elicitor.config import RunConfig
+from elicitor.dry_run import DryRun, estimate
+from elicitor.evaluation import Evaluation, evaluate
+from elicitor.labelling import Run, Step, prepare, run
+from elicitor.search.events import Proposal, Warned
+from elicitor.suite import Suite, SuiteConfig, run_suite
+from elicitor.suite_cost import PartCost, suite_cost
+
+_PLAIN_INTERVAL = 10.0
+"""Seconds between progress lines when standard error is not a terminal."""
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+class Display:
+    """One progress bar that also works as a log where there is no terminal."""
+
+    def __init__(self, description: str) -> None:
+        self._console = _stderr()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(description, total=None, detail="")
+        self._description = description
+        self._tokens = 0
+        self._started = time.monotonic()
+        self._last_line = self._started
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tokens(self, count: int) -> None:
+        """Count computed tokens; called after each forward pass."""
+        if self._tokens == 0:
+            self._started = time.monotonic()
+        self._tokens += count
+        self._bar.update(self._task, detail=f"{self._rate()} tok/s")
+
+    def warn(self, message: str) -> None:
+        """Show a warning above the bar."""
+        self._console.print(f"warning: {message}", markup=False, soft_wrap=True)
+
+    def update(self, completed: int, total: int, detail: str) -> None:
+        """Show how far the work is."""
+        detail = f"{detail} {self._rate()} tok/s"
+        self._bar.update(self._task, completed=completed, total=total, detail=detail)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_line >= _PLAIN_INTERVAL:
+            self._last_line = now
+            elapsed = now - self._started
+            left = elapsed / max(completed, 1) * (total - completed)
+            line = (
+                f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
+            )
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def part(self, done: int, parts: int) -> None:
+        """Show how many parts are done."""
+        self.update(done, parts, "")
+
+    def stage(self, name: str) -> None:
+        """Show what begins now."""
+        self._bar.update(self._task, description=f"{self._description}: {name}")
+        if not self._console.is_terminal:
+            self._console.print(f"{self._description}: {name}", markup=False)
+
+    def _rate(self) -> str:
+        return f"{self._tokens / max(time.monotonic() - self._started, 1e-3):,.0f}"
+
+
+def label_with_progress(config: RunConfig, folder: Path, *, resume: bool) -> Run:
+    """Run a labelling run under a progress bar; see `elicitor.labelling.run`."""
+    with Display(f"label {config.search}") as display:
+        judged: list[bool] = []
+
+        def observe(step: Step) -> None:
+            heat = ""
+            for event in step.events:
+                if isinstance(event, Warned):
+                    display.warn(event.message)
+                if isinstance(event, Proposal):
+                    heat = f"T {event.temperature:.2f} "
+                    if event.utility_proposed is not None:
+                        judged.append(event.accepted)
+            accepted = f"accepted {sum(judged[-50:]) / len(judged[-50:]):.0%} " if judged else ""
+            batch = f"batch {step.batch + 1}/{step.n_batches} " if step.n_batches > 1 else ""
+            labelled = f"labelled {len(step.state.assignment.labelled)}/{step.n_examples}"
+            detail = f"{batch}U {step.state.utility.total:.2f} {heat}{accepted}{labelled}"
+            display.update(step.state.iteration, step.budget, detail)
+
+        return run(config, folder, resume=resume, observer=observe, on_progress=display.tokens, on_stage=display.stage)
+
+
+def estimate_with_progress(config: RunConfig) -> DryRun:
+    """Estimate what a run would cost, under a progress bar; see `elicitor.dry_run.estimate`."""
+    with Display("dry run") as display:
+        return estimate(prepare(config, on_stage=display.stage))
+
+
+def evaluate_with_progress(
+    folder: Path | Sequence[Path], test: str, *, seeds: Sequence[int], **options: Any
+) -> Evaluation:
+    """Evaluate under a progress bar; see `elicitor.evaluation.evaluate`."""
+    with Display("eval") as display:
+        return evaluate(
+            folder,
+            test,
+            seeds=seeds,
+            on_progress=display.tokens,
+            on_stage=display.stage,
+            on_part=display.part,
+            **options,
+        )
+
+
+def suite_with_progress(config: SuiteConfig, folder: Path, *, resume: bool) -> Suite:
+    """Run a suite under a progress bar; see `elicitor.suite.run_suite`."""
+    with Display("suite") as display:
+        return run_suite(
+            config,
+            folder,
+            resume=resume,
+            command=shlex.join(["elicitor", *sys.argv[1:]]),
+            on_progress=display.tokens,
+            on_stage=display.stage,
+            on_part=display.part,
+        )
+
+
+def suite_cost_with_progress(config: SuiteConfig) -> list[PartCost]:
+    """Count what a suite would cost, under a progress bar; see `elicitor.suite_cost.suite_cost`."""
+    with Display("dry run") as display:
+        return suite_cost(config, on_stage=display.stage)
+
+
+def ablate_with_progress(
+    base: RunConfig, factors: Mapping[str, Sequence[str]], folder: Path, *, seeds: Sequence[int], resume: bool
+) -> Ablation:
+    """Run an ablation under a progress bar; see `elicitor.ablation.run_ablation`."""
+    with Display("ablate") as display:
+        return run_ablation(
+            base,
+            factors,
+            folder,
+            seeds=seeds,
+            resume=resume,
+            on_progress=display.tokens,
+            on_stage=display.stage,
+            on_part=display.part,
+        )
+
+
+def audit_with_progress(folder: Path, **options: Any) -> Audit:
+    """Audit a run under a progress bar; see `elicitor.audit.audit`."""
+    with Display("audit") as display:
+        return audit(folder, on_progress=display.tokens, on_stage=display.stage, on_part=display.part, **options)
