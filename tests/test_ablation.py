@@ -62,7 +62,9 @@ def test_first_labels_are_those_of_the_variant(base, tmp_path):
         return event["labels"]
 
     def share_right(labels):
-        return sum(label == ["no", "yes"][concept_label(f"text {k[1:]}:", 2)] for k, label in labels.items()) / len(labels)
+        return sum(label == ["no", "yes"][concept_label(f"text {k[1:]}:", 2)] for k, label in labels.items()) / len(
+            labels
+        )
 
     golden, wrong = first("init=golden"), first("init=wrong")
     assert len(golden) == 8
@@ -90,7 +92,9 @@ def test_without_consistency_violations_are_not_counted(base, tmp_path):
     assert off.less_base.estimate.value == pytest.approx(off.label_accuracy.value - on.label_accuracy.value)
     assert on.less_base is None
     assert off.label_accuracy.seeds == 3
-    assert json.loads((tmp_path / "out" / "ablation-result.json").read_text())["results"][1]["variant"]["value"] == "off"
+    assert (
+        json.loads((tmp_path / "out" / "ablation-result.json").read_text())["results"][1]["variant"]["value"] == "off"
+    )
 
 
 def test_pools_have_the_share_asked_for_and_one_size(base, tmp_path):

@@ -192,3 +192,82 @@ def test_import_and_help_load_nothing_heavy(code):
     done = subprocess.run([sys.executable, "-c", check + code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+SUITE = """
+model: "fake:prior=1"
+conditions: [zero_shot, found, golden]
+seeds: [0, 1]
+tasks: [{task: sentiment, data: x.jsonl}]
+"""
+
+
+def test_a_suite_is_priced_run_and_resumed(elicitor, tmp_path):
+    write(tmp_path, ROWS)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    code, out, _ = elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "--dry-run")
+    assert (code, list(tmp_path.glob("runs"))) == (0, [])
+    assert "sentiment: 4 examples to label, 4 to test; tokens: search" in out
+    code, out, err = elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "-o", "out")
+    assert code == 0
+    assert "tables and figure: out/results.md, .csv, .tex, .json, .png" in out
+    assert "suite: sentiment: search with seed 1" in err
+    assert "elicitor eval --suite suite.yaml --limit 4 -o out" in (tmp_path / "out" / "results.md").read_text()
+    refused(elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "-o", "out"), "holds a suite", "--resume")
+    code, out, _ = elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "-o", "out", "--resume", "--json")
+    assert [row["condition"] for row in json.loads(out)["results"]["sentiment"]["rows"]] == [
+        "zero_shot",
+        "found",
+        "golden",
+    ]
+
+
+def test_flags_of_eval_that_do_not_fit_are_refused(elicitor, tmp_path):
+    write(tmp_path, ROWS)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    refused(elicitor("eval"), "needs a run folder and --test, or --suite")
+    refused(elicitor("eval", "out", "--test", "x.jsonl", "--resume"), "--resume goes with --suite alone")
+    refused(elicitor("eval", "out", "--suite", "suite.yaml"), "--suite got run folders")
+    refused(elicitor("eval", "--suite", "missing.yaml"), "missing.yaml does not exist")
+    refused(elicitor("eval", "--suite", "suite.yaml", "--resume"), "--resume needs to know the suite")
+
+
+def test_all_conditions_and_several_runs(elicitor, tmp_path):
+    write(tmp_path, ROWS)
+    write(tmp_path, [{**row, "id": f"t{row['id']}", "text": f"{row['text']}!"} for row in ROWS], "test.jsonl")
+    for seed in (0, 1):
+        assert elicitor(*LABEL[:-1], f"out-{seed}", "--seed", seed)[0] == 0
+    code, out, _ = elicitor(
+        "eval", "out-0", "out-1", "--test", "test.jsonl", "--seeds", "0,1", "--conditions", "all", "--shots", 4
+    )
+    assert code == 0
+    for words in ("bootstrap_consistent_confident", "condition human left out: 12 of 12", "AUROC", "2 runs)"):
+        assert words in out
+
+
+def test_an_audit_ends_in_a_verdict(elicitor, tmp_path):
+    write(tmp_path, ROWS)
+    assert elicitor(*LABEL)[0] == 0
+    code, out, _ = elicitor("audit", "out", "--seeds", "1", "--abstain")
+    assert code == 0
+    assert out.splitlines()[-1] in ("verdict: ok", "verdict: look", "verdict: failed")
+    assert (tmp_path / "out" / "abstained.jsonl").exists()
+    code, out, _ = elicitor("audit", "out", "--json")
+    assert {check["name"] for check in json.loads(out)["checks"]} >= {"class balance", "orientation", "seeds"}
+    refused(elicitor("audit", "nowhere"), "nowhere is not a run folder")
+    refused(elicitor("audit", "out", "--column", "label"), "'label' holds gold")
+    refused(elicitor("audit", "out", "--against", "out"), "compared already")
+
+
+def test_an_ablation_is_priced_and_run(elicitor, tmp_path):
+    write(tmp_path, ROWS)
+    ablate = ("ablate", "x.jsonl", "--task", "sentiment", "--model", "fake", "--seeds", "0,1", "--alpha", "10,50,90")
+    code, out, _ = elicitor(*ablate, "--dry-run")
+    assert code == 0
+    assert out.startswith("6 searches of 12 examples")
+    code, out, _ = elicitor(*ablate, "-o", "out")
+    assert code == 0
+    assert "alpha=10" in out
+    assert "alpha=50" not in out
+    refused(elicitor(*ablate[:-2]), "nothing to vary")
+    refused(elicitor(*ablate, "--init", "gold", "-o", "new"), "--init got 'gold'")

@@ -8,7 +8,7 @@ Read `audit`, then the checks in `elicitor.audit_checks` in the order in which t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -33,14 +33,16 @@ from elicitor.audit_checks import (
     own_log_odds,
 )
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
+from elicitor.config import RunConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment
 from elicitor.errors import ConfigError, DataError
-from elicitor.labelling import Run, Workload, load_run, prepare, run
+from elicitor.labelling import Run, Workload, load_run, prepare, run, task_of
 from elicitor.objective import Meter
 from elicitor.readers import read_rows
 from elicitor.runs import MANIFEST, load_run_config, read_json, write_json, write_rows
 from elicitor.salience import best_predictor, trivial_features
+from elicitor.tasks import Task
 
 AUDIT = "audit.json"
 ABSTAINED = "abstained.jsonl"
@@ -108,9 +110,12 @@ def audit(
         raise ConfigError(f"orders got {orders}", fix="give 2 or more")
     done = done if isinstance(done, Run) else load_run(Path(done))
     config = load_run_config(done.path)
+    # What the user got wrong is said before a model is loaded.
+    suspected = _columns(config, task_of(config), columns)
+    others = [one if isinstance(one, Run) else load_run(Path(one)) for one in against]
+    _split_by_model(done, others)
     workload = prepare(config, backend=backend, on_stage=on_stage)
     found = _labels_of(done, workload)
-    others = [one if isinstance(one, Run) else load_run(Path(one)) for one in against]
     for seed in dict.fromkeys(seeds):
         if on_stage:
             on_stage(f"search with seed {seed}")
@@ -132,7 +137,7 @@ def audit(
         check_consistency(found, Constraints.from_dataset(workload.dataset, workload.task.constraint)),
         check_margins(labels, asked),
         check_context(labels, asked),
-        _check_salience(workload, found, columns=columns, permutations=permutations),
+        _check_salience(workload, found, suspected, permutations=permutations),
         check_agreement("seeds", labels, [_labels_of(one, workload) for one in same]),
         check_agreement("models", labels, [_labels_of(one, workload) for one in other_models]),
     ]
@@ -242,10 +247,12 @@ def _split_by_model(done: Run, others: Sequence[Run]) -> tuple[list[Run], list[R
     return same, other_models
 
 
-def _check_salience(workload: Workload, found: Sequence[int], *, columns: Sequence[str], permutations: int) -> Check:
+def _check_salience(
+    workload: Workload, found: Sequence[int], suspected: Mapping[str, Sequence[str | None]], *, permutations: int
+) -> Check:
     dataset = workload.dataset
     predictor = best_predictor(
-        trivial_features(dataset, workload.task, columns=_columns(workload, columns)),
+        trivial_features(dataset, workload.task, columns=suspected),
         found,
         dataset.label_space.labels,
         [example.group_id for example in dataset.examples],
@@ -255,11 +262,10 @@ def _check_salience(workload: Workload, found: Sequence[int], *, columns: Sequen
     return check_salience(predictor, n=len(found))
 
 
-def _columns(workload: Workload, names: Sequence[str]) -> dict[str, list[str | None]]:
+def _columns(config: RunConfig, task: Task, names: Sequence[str]) -> dict[str, list[str | None]]:
     """Values of columns that the user suspects, one an example."""
     if not names:
         return {}
-    task, config = workload.task, workload.config
     rows = read_rows(config.data, limit=config.limit)
     each = 2 if task.mirror else 1
     for name in names:
