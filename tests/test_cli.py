@@ -271,3 +271,15 @@ def test_an_ablation_is_priced_and_run(elicitor, tmp_path):
     assert "alpha=50" not in out
     refused(elicitor(*ablate[:-2]), "nothing to vary")
     refused(elicitor(*ablate, "--init", "gold", "-o", "new"), "--init got 'gold'")
+
+
+def test_poems_are_written_once(elicitor, tmp_path):
+    code, out, _ = elicitor("sample-poems", "p.jsonl", "--n", 4)
+    assert (code, out) == (0, "4 pairs of poems: p.jsonl\n")
+    first = (tmp_path / "p.jsonl").read_text()
+    assert len(first.splitlines()) == 4
+    refused(elicitor("sample-poems", "p.jsonl"), "p.jsonl exists", "--force")
+    assert elicitor("sample-poems", "p.jsonl", "--n", 4, "--seed", 1, "--force")[0] == 0
+    assert (tmp_path / "p.jsonl").read_text() != first
+    refused(elicitor("sample-poems", "no/p.jsonl"), "folder no does not exist")
+    refused(elicitor("sample-poems", "q.jsonl", "--n", 0), "at least 1 pair")

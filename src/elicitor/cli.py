@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elicitor import cli_data
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -283,6 +284,9 @@ def env_command(as_json: Json = False) -> None:
     from elicitor import console
 
     console.show_environment(as_json=as_json)
+
+
+cli_data.register(app)
 
 
 def main() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.errors import TaskError
-from elicitor.tasks import author_gender, boolq, gsm8k, preference, sentiment, statements, truthfulqa
+from elicitor.tasks import author_gender, boolq, gsm8k, poems, preference, sentiment, statements, truthfulqa
 from elicitor.tasks.table import ConstraintKind, Task, declare
 from elicitor.yaml_files import read_mapping
 
-_MODULES = (truthfulqa, gsm8k, preference, author_gender, statements, boolq, sentiment)
+_MODULES = (truthfulqa, gsm8k, preference, author_gender, poems, statements, boolq, sentiment)
 BUILT_IN: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
 _EXAMPLE = """template: "Review: {text}\\nSentiment:", labels: [negative, positive]"""
 
