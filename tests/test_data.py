@@ -12,12 +12,11 @@ from elicitor.data import (
     Example,
     LabelSpace,
     MissingColumnError,
-    check_gold,
     fingerprint,
     load_dataset,
-    load_gold,
 )
 from elicitor.errors import DataError, TaskError
+from elicitor.gold import check_gold, load_gold
 from elicitor.tasks import load_task
 
 SENTIMENT = load_task("sentiment")

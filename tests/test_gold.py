@@ -42,7 +42,7 @@ def test_votes_that_cannot_be_read_are_named(tmp_path, votes, problem):
 
 
 def test_real_votes_agree_with_the_majority(shared_data):
-    from elicitor.data import load_gold
+    from elicitor.gold import load_gold
 
     task = load_task("preference")
     source = str(shared_data / "alpaca_human_pairs.jsonl")

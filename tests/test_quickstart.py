@@ -6,7 +6,8 @@ import pytest
 
 from elicitor import quickstart
 from elicitor.backends.fake import FakeBackend
-from elicitor.data import load_dataset, load_gold
+from elicitor.data import load_dataset
+from elicitor.gold import load_gold
 from elicitor.labelling import prepare
 from elicitor.tasks import load_task
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig, parse_config
-from elicitor.data import Dataset, load_dataset, load_gold
+from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
+from elicitor.gold import load_gold
 from elicitor.labelling import Run, run, task_of
 from elicitor.metrics import Difference, Estimate, accuracy, difference
 from elicitor.models import load_backend
 from elicitor.plan import PlanKind
-from elicitor.readers import read_rows
 from elicitor.runs import read_json, write_json, write_rows
 
 SETTINGS = "ablation.json"
@@ -287,7 +287,7 @@ def _pool(base: RunConfig, variant: Variant, variants: Sequence[Variant]) -> lis
     task = task_of(base)
     if task.mirror:
         raise ConfigError("--balance: pairs in both orders are always balanced", fix="leave it out for this task")
-    rows = read_rows(base.data)
+    rows = task_rows(base.data, task)
     gold = load_gold(base.data, task).labels
     examples = load_dataset(base.data, task).examples
     positive = np.asarray([gold.get(example.id) == task.label_space.positive for example in examples])

@@ -35,11 +35,10 @@ from elicitor.audit_checks import (
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig
 from elicitor.consistency import Constraints
-from elicitor.data import Assignment
+from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
 from elicitor.labelling import Run, Workload, load_run, prepare, run, task_of
 from elicitor.objective import Meter
-from elicitor.readers import read_rows
 from elicitor.runs import MANIFEST, load_run_config, read_json, write_json, write_rows
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import Task
@@ -266,7 +265,7 @@ def _columns(config: RunConfig, task: Task, names: Sequence[str]) -> dict[str, l
     """Values of columns that the user suspects, one an example."""
     if not names:
         return {}
-    rows = read_rows(config.data, limit=config.limit)
+    rows = task_rows(config.data, task, limit=config.limit)
     each = 2 if task.mirror else 1
     for name in names:
         if name == task.gold_column:

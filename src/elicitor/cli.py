@@ -71,7 +71,7 @@ def label_command(
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
     from elicitor import console, progress
-    from elicitor.data import check_gold
+    from elicitor.gold import check_gold
     from elicitor.tasks import load_task
 
     check_gold(settings.data, load_task(settings.task), limit=settings.limit)

@@ -6,7 +6,6 @@ searched. Gold lives in `GoldLabels`, which `load_gold` makes and only evaluatio
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -162,21 +161,6 @@ class Assignment:
         return tuple(i for i, label in enumerate(self.labels) if label is None)
 
 
-@dataclass(frozen=True, slots=True)
-class GoldLabels:
-    """True labels, for evaluation alone; no search accepts this type.
-
-    Attributes:
-        labels: Label index by example id; examples whose gold is empty are absent.
-        missing: Number of examples whose gold is empty.
-        source: File or hub name.
-    """
-
-    labels: Mapping[str, int]
-    missing: int
-    source: str
-
-
 class MissingColumnError(DataError):
     """A column that is needed is not in the data."""
 
@@ -195,7 +179,7 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
     Raises:
         DataError: If the source cannot be read, a column is missing, a field is not text, or an id repeats.
     """
-    rows = read_rows(source, limit=limit)
+    rows = task_rows(source, task, limit=limit)
     # A misspelt column would quietly leave the task without its constraint. Single rows may lack it.
     for name in _binding_columns(task):
         if not any(name in row.values for row in rows):
@@ -219,65 +203,6 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
     return Dataset(tuple(examples), task.label_space, source, fingerprint(examples, task.label_space))
 
 
-def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabels:
-    """Read gold labels. Evaluation alone may keep what this returns.
-
-    Args:
-        source: File or ``hf:NAME@SPLIT``.
-        task: Names the gold column and what its values mean.
-        limit: Use only the first rows.
-
-    Returns:
-        The labels by example id.
-
-    Raises:
-        MissingColumnError: If no row has the gold column.
-        DataError: If a value is outside the label set, or the source cannot be read.
-    """
-    rows = read_rows(source, limit=limit)
-    if not any(task.gold_column in row.values for row in rows):
-        raise MissingColumnError(
-            f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(rows[0].values)}",
-            fix="name the right one with --gold-column",
-        )
-    labels: dict[str, int] = {}
-    missing = 0
-    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
-        value = row.values.get(task.gold_column)
-        if _is_empty(value):
-            missing += 1 if task.mirror is None else 2
-            continue
-        label = task.gold_label(value)
-        if label is None:
-            allowed = [*task.gold_values] or list(task.label_space.labels)
-            raise DataError(
-                f"{row.location} column {task.gold_column!r}: {value!r} is outside the label set, allowed are "
-                f"{', '.join(allowed)}",
-                fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
-                "remove it, labelling needs no gold)",
-            )
-        if task.mirror is None:
-            labels[example_id] = label
-        else:
-            labels |= {in_order_id(example_id, 0): label, in_order_id(example_id, 1): 1 - label}
-    return GoldLabels(labels, missing=missing, source=source)
-
-
-def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
-    """Refuse gold outside the label set before hours go into labelling; nothing of it is kept.
-
-    Args:
-        source: File or ``hf:NAME@SPLIT``.
-        task: Names the gold column, which need not be there.
-        limit: Look only at the first rows.
-
-    Raises:
-        DataError: If a value is outside the label set, or the source cannot be read.
-    """
-    with contextlib.suppress(MissingColumnError):
-        load_gold(source, task, limit=limit)
-
-
 def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
     """SHA-256 over ids, fields, groups, keys, negations and the label set."""
     digest = hashlib.sha256(json.dumps([label_space.labels, label_space.verbalizers, label_space.positive]).encode())
@@ -285,6 +210,40 @@ def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
         content = [example.id, sorted(example.fields.items()), example.group_id, example.key, example.negated]
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
+
+
+def task_rows(source: str, task: Task, *, limit: int | None = None) -> list[Row]:
+    """Rows of a source in the task's own format.
+
+    Rows of a format that the task knows from the hub become one or more rows of its own; see `Task.adapt`.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``.
+        task: Knows its formats.
+        limit: Use only the first rows of the source.
+
+    Returns:
+        The rows, at least one; those that one row became end their ids in ``/0``, ``/1``, ...
+
+    Raises:
+        DataError: If the source cannot be read or holds something the task cannot use.
+    """
+    rows: list[Row] = []
+    for number, row in enumerate(read_rows(source, limit=limit), start=1):
+        try:
+            adapted = task.adapt(row.values) if task.adapt else None
+        except DataError as error:
+            raise DataError(f"{row.location}: {error.problem}", fix=error.fix) from error
+        if adapted is None:
+            rows.append(row)
+            continue
+        name = row.values.get(task.id_column, f"row-{number}")
+        for k, values in enumerate(adapted):
+            example_id = name if len(adapted) == 1 else f"{name}/{k}"
+            rows.append(Row(row.location, {task.id_column: example_id, **values}))
+    if not rows:
+        raise DataError(f"{source} holds nothing that task {task.name!r} can use", fix="give another file or split")
+    return rows
 
 
 def row_ids(rows: Sequence[Row], task: Task) -> list[str]:
@@ -343,14 +302,14 @@ def _binding_columns(task: Task) -> list[str]:
     return [name for name in (*group, *keys, *negated) if name not in task.optional_columns]
 
 
-def _is_empty(value: Any) -> bool:
+def is_empty(value: Any) -> bool:
     """Whether a cell is null: absent, an empty text, or the NaN that stands for it in a column of numbers."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _optional_text(row: Row, column: str, *, needed_by: str) -> str | None:
     """Text of a column that may be absent, empty or null."""
-    return None if _is_empty(row.values.get(column)) else _text(row, column, needed_by=needed_by)
+    return None if is_empty(row.values.get(column)) else _text(row, column, needed_by=needed_by)
 
 
 def _text(row: Row, column: str, *, needed_by: str) -> str:
@@ -367,7 +326,7 @@ def _text(row: Row, column: str, *, needed_by: str) -> str:
     elif isinstance(value, (int, float)) and math.isfinite(value):
         text = str(value)
     else:
-        got = "null" if _is_empty(value) else str(value) if isinstance(value, float) else type(value).__name__
+        got = "null" if is_empty(value) else str(value) if isinstance(value, float) else type(value).__name__
         raise DataError(f"{row.location}: column {column!r} holds {got}, not text", fix="fill it in or drop the row")
     if not text.strip():
         raise DataError(f"{row.location}: column {column!r} is empty", fix="fill it in or drop the row")

@@ -17,9 +17,9 @@ from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
 from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
-from elicitor.data import Dataset, GoldLabels, MissingColumnError, load_dataset, load_gold
+from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
-from elicitor.gold import load_votes
+from elicitor.gold import GoldLabels, load_gold, load_votes
 from elicitor.labelling import Run, load_run, task_of
 from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
 from elicitor.models import load_backend

@@ -1,14 +1,91 @@
-"""Labels that people gave, one by one. Evaluation alone reads them, like gold."""
+"""Gold labels and the votes of single annotators. Evaluation alone may keep what this module reads."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from elicitor.data import in_order_id, row_ids
+from elicitor.data import MissingColumnError, in_order_id, is_empty, row_ids, task_rows
 from elicitor.errors import DataError
-from elicitor.readers import Row, read_rows
+from elicitor.readers import Row
 from elicitor.tasks import Task
+
+
+@dataclass(frozen=True, slots=True)
+class GoldLabels:
+    """True labels, for evaluation alone; no search accepts this type.
+
+    Attributes:
+        labels: Label index by example id; examples whose gold is empty are absent.
+        missing: Number of examples whose gold is empty.
+        source: File or hub name.
+    """
+
+    labels: Mapping[str, int]
+    missing: int
+    source: str
+
+
+def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabels:
+    """Read gold labels. Evaluation alone may keep what this returns.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``.
+        task: Names the gold column and what its values mean.
+        limit: Use only the first rows.
+
+    Returns:
+        The labels by example id.
+
+    Raises:
+        MissingColumnError: If no row has the gold column.
+        DataError: If a value is outside the label set, or the source cannot be read.
+    """
+    rows = task_rows(source, task, limit=limit)
+    if not any(task.gold_column in row.values for row in rows):
+        raise MissingColumnError(
+            f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(rows[0].values)}",
+            fix="name the right one with --gold-column",
+        )
+    labels: dict[str, int] = {}
+    missing = 0
+    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
+        value = row.values.get(task.gold_column)
+        if is_empty(value):
+            missing += 1 if task.mirror is None else 2
+            continue
+        label = task.gold_label(value)
+        if label is None:
+            allowed = [*task.gold_values] or list(task.label_space.labels)
+            raise DataError(
+                f"{row.location} column {task.gold_column!r}: {value!r} is outside the label set, allowed are "
+                f"{', '.join(allowed)}",
+                fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
+                "remove it, labelling needs no gold)",
+            )
+        if task.mirror is None:
+            labels[example_id] = label
+        else:
+            labels |= {in_order_id(example_id, 0): label, in_order_id(example_id, 1): 1 - label}
+    return GoldLabels(labels, missing=missing, source=source)
+
+
+def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
+    """Refuse gold outside the label set before hours go into labelling; nothing of it is kept.
+
+    Args:
+        source: File or ``hf:NAME@SPLIT``.
+        task: Names the gold column, which need not be there.
+        limit: Look only at the first rows.
+
+    Raises:
+        DataError: If a value is outside the label set, or the source cannot be read.
+    """
+    with contextlib.suppress(MissingColumnError):
+        load_gold(source, task, limit=limit)
 
 
 def load_votes(source: str, task: Task, *, limit: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -25,7 +102,7 @@ def load_votes(source: str, task: Task, *, limit: int | None = None) -> dict[str
     Raises:
         DataError: If a vote is outside the label set, or the source cannot be read.
     """
-    rows = read_rows(source, limit=limit)
+    rows = task_rows(source, task, limit=limit)
     votes = {}
     for row, example_id in zip(rows, row_ids(rows, task), strict=True):
         cast = tuple(_label(vote, row, task) for vote in _votes(row, task) if vote is not None)

@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.baselines import CONDITIONS, Condition, check_conditions
 from elicitor.config import RunConfig, parse_config
+from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
 from elicitor.labelling import run
 from elicitor.models import load_backend
-from elicitor.readers import Row, read_rows
+from elicitor.readers import Row
 from elicitor.runs import read_json, write_atomic, write_json
 from elicitor.tables import evaluation_markdown, overview_markdown, to_csv, to_latex
 from elicitor.tasks import Task, load_task, resolve_task
@@ -285,7 +286,7 @@ def draw_rows(
     Raises:
         DataError: If no row is left for one of them.
     """
-    groups = _groups(read_rows(entry.data), task)
+    groups = _groups(task_rows(entry.data, task), task)
     limit, test_limit = limits
     if entry.test is None:
         half = sum(map(len, groups)) // 2
@@ -293,7 +294,7 @@ def draw_rows(
         test, _ = _take(rest, test_limit, rng=rng)
     else:
         chosen, _ = _take(groups, limit, rng=rng)
-        test, _ = _take(_groups(read_rows(entry.test), task), test_limit, rng=rng)
+        test, _ = _take(_groups(task_rows(entry.test, task), task), test_limit, rng=rng)
     for what, rows in (("to label", chosen), ("to test on", test)):
         if not rows:
             raise DataError(f"{entry.data}: no row is left {what}", fix="set limits lower, or name a test file")

@@ -1,7 +1,8 @@
 import json
 
 from elicitor.consistency import Constraints
-from elicitor.data import Assignment, load_dataset, load_gold
+from elicitor.data import Assignment, load_dataset
+from elicitor.gold import load_gold
 from elicitor.tasks import load_task
 
 TASK = load_task("author_gender")

@@ -1,6 +1,7 @@
 import json
 
-from elicitor.data import load_dataset, load_gold
+from elicitor.data import load_dataset
+from elicitor.gold import load_gold
 from elicitor.tasks import load_task
 
 TASK = load_task("boolq")

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from elicitor.consistency import Constraints
-from elicitor.data import load_dataset, load_gold
+from elicitor.data import load_dataset
+from elicitor.gold import load_gold
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import load_task
 from elicitor.tasks.poems import SUN, generate_poems

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from elicitor.consistency import Constraints
-from elicitor.data import Assignment, load_dataset, load_gold
+from elicitor.data import Assignment, load_dataset
 from elicitor.errors import TaskError
+from elicitor.gold import load_gold
 from elicitor.tasks import load_task
 
 TASK = load_task("preference")

@@ -4,8 +4,9 @@ import pytest
 
 from elicitor.backends.fake import ByteTokenizer
 from elicitor.consistency import Constraints
-from elicitor.data import LabelSpace, load_dataset, load_gold
+from elicitor.data import LabelSpace, load_dataset
 from elicitor.errors import DataError, TaskError
+from elicitor.gold import load_gold
 from elicitor.prompts import PromptEncoder
 from elicitor.tasks import load_task
 

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicitor.consistency import Constraints
-from elicitor.data import Example, LabelSpace, load_dataset, load_gold
+from elicitor.data import Example, LabelSpace, load_dataset
 from elicitor.errors import DataError, TaskError
+from elicitor.gold import load_gold
 from elicitor.tasks import BUILT_IN, load_task, resolve_task
 from elicitor.tasks.table import Task
 

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from elicitor.consistency import Constraints
-from elicitor.data import load_dataset, load_gold
+from elicitor.data import load_dataset
 from elicitor.errors import TaskError
+from elicitor.gold import load_gold
 from elicitor.tasks import load_task, resolve_task
 
 YAML = """\

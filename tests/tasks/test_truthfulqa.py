@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicitor.consistency import Constraints
-from elicitor.data import Assignment, load_dataset, load_gold
+from elicitor.data import Assignment, load_dataset
 from elicitor.errors import DataError, TaskError
+from elicitor.gold import load_gold
 from elicitor.tasks import load_task
 from elicitor.tasks.keys import normalize_text
 

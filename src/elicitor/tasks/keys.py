@@ -6,6 +6,7 @@ true together. So where a text does not say clearly what its key is, it has none
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -85,3 +86,8 @@ NORMALIZERS: Mapping[KeyNormalizer, Callable[[str], str | None]] = {
     "text": normalize_text,
     "final_answer": final_answer,
 }
+
+
+def text_order(text: str) -> str:
+    """A sort key that hangs on a text alone: an order that tells nothing about what a source put first."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

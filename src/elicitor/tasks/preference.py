@@ -3,8 +3,75 @@
 Every pair is asked about in both orders; "A is better than B" and "B is better than A" have opposite labels.
 """
 
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from elicitor.data import LabelSpace
+from elicitor.errors import DataError
+from elicitor.tasks.keys import text_order
 from elicitor.tasks.table import Task
+
+
+def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Rows of ``Anthropic/hh-rlhf``, ``tatsu-lab/alpaca_farm`` and TRL's preference format.
+
+    Which response was chosen is gold, so their sides are decided by their wording alone.
+
+    Raises:
+        DataError: If the two dialogues of a row share nothing, or are no text.
+    """
+    if "choice" in row:
+        return None
+    if {"instruction", "output_1", "output_2"} <= row.keys():
+        question = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
+        label = {1: 1, 2: 0}.get(row.get("preference", 0))
+        return [{"question": question, "choice": row["output_1"], "choice_2": row["output_2"], "label": label}]
+    if not {"chosen", "rejected"} <= row.keys():
+        return None
+    question, chosen, rejected = _responses(row)
+    first, second = sorted((chosen, rejected), key=text_order)
+    label = None if chosen == rejected else int(first == chosen)
+    return [{"question": question, "choice": first, "choice_2": second, "label": label}]
+
+
+def _responses(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What both responses answer, and the responses."""
+    prompt = row.get("prompt")
+    turns = [_turns(prompt) + _turns(row[name]) for name in ("chosen", "rejected")]
+    if isinstance(prompt, str) and all(isinstance(row[name], str) for name in ("chosen", "rejected")):
+        return (prompt.strip(), *(row[name].removeprefix(prompt).strip() for name in ("chosen", "rejected")))
+    shared = 0
+    while shared < min(map(len, turns)) - 1 and turns[0][shared] == turns[1][shared]:
+        shared += 1
+    if shared == 0:
+        raise DataError("the two dialogues have no first turn in common", fix="drop the row")
+    common = turns[0][:shared]
+    question = common[0][1] if len(common) == 1 else _dialogue(common)
+    answers = [side[shared][1] if len(side) == shared + 1 else _dialogue(side[shared:]) for side in turns]
+    return question, answers[0], answers[1]
+
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+
+
+def _turns(dialogue: Any) -> list[tuple[str, str]]:
+    """Speaker and text of each turn, of a list of messages or of a text with ``Human:`` and ``Assistant:``."""
+    if dialogue is None:
+        return []
+    if isinstance(dialogue, list):
+        return [("Human" if turn["role"] == "user" else "Assistant", turn["content"].strip()) for turn in dialogue]
+    if not isinstance(dialogue, str):
+        raise DataError(f"a dialogue is {type(dialogue).__name__}, not text", fix="write text or a list of messages")
+    parts = _TURN.split(dialogue)
+    return [(speaker, text.strip()) for speaker, text in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def _dialogue(turns: list[tuple[str, str]]) -> str:
+    return "\n\n".join(f"{speaker}: {text}" for speaker, text in turns)
+
 
 TASK = Task(
     name="preference",
@@ -16,4 +83,5 @@ TASK = Task(
     cluster_field="question",
     constraint=("asymmetric",),
     mirror=("choice", "choice_2"),
+    adapt=adapt,
 )

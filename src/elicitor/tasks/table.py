@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -21,6 +21,7 @@ from elicitor.tasks.keys import NORMALIZERS, KeyNormalizer
 
 ConstraintKind = Literal["at_most_one", "equivalent", "exactly_one", "asymmetric", "negation"]
 CONSTRAINT_KINDS: tuple[str, ...] = get_args(ConstraintKind)
+Adapter = Callable[[Mapping[str, Any]], "list[dict[str, Any]] | None"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Task:
         negated_column: Column that says whether an example denies what its key says; where it is empty it does not.
         key_normalizer: ``exact``, ``text`` to ignore case, spacing and the punctuation of sentences, or ``final_answer``
             for the number a solution ends in.
+        adapt: Turns a raw row of a format that users know from the hub into rows of this task's own; None for a row that
+            is one already. It may look at gold to write the gold column, but ids and order must not depend on it.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Task:
     optional_columns: tuple[str, ...] = ()
     negated_column: str | None = None
     key_normalizer: KeyNormalizer = "text"
+    adapt: Adapter | None = None
 
     def __post_init__(self) -> None:
         """Refuse declarations that contradict themselves or would let gold leak."""

@@ -5,8 +5,27 @@ cannot both be true" would be wrong: most questions have several true answers. T
 constraint from the gold labels, which leaks them; nothing here can see them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 from elicitor.data import LabelSpace
+from elicitor.tasks.keys import text_order
 from elicitor.tasks.table import Task
+
+
+def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """Rows of ``truthfulqa/truthful_qa`` (generation): each listed answer becomes a claim.
+
+    The lists are gold, so claims are put in an order that hangs on their wording alone. What stands in both is left out.
+    """
+    if not {"question", "correct_answers", "incorrect_answers"} <= row.keys():
+        return None
+    right, wrong = ({text.strip() for text in row[name]} - {""} for name in ("correct_answers", "incorrect_answers"))
+    claims = sorted(right ^ wrong, key=text_order)
+    return [{"question": row["question"], "choice": claim, "label": int(claim in right)} for claim in claims]
+
 
 TASK = Task(
     name="truthfulqa",
@@ -16,4 +35,5 @@ TASK = Task(
     group_field="question",
     constraint=("equivalent",),
     key_columns=("choice",),
+    adapt=adapt,
 )
