@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from elicitor import probes
 from elicitor.backends.base import Cost, States
@@ -146,6 +149,15 @@ def test_the_first_component_is_that_of_scikit_learn():
     assert projected.std() == pytest.approx(1)
 
 
+def test_the_supervised_probe_is_logistic_regression_on_standardised_differences():
+    states, truth = world(150, 3)
+    sides = (states - states.mean(axis=0)) / states.std(axis=0)
+    difference = sides[:, 1] - sides[:, 0]
+    theirs = make_pipeline(StandardScaler(), LogisticRegression()).fit(difference, truth)
+    ours = fitted("supervised", states, truth)
+    np.testing.assert_allclose(ours.log_probs(states), theirs.predict_log_proba(difference), atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["ccs", "pca", "random"])
 def test_the_sign_follows_zero_shot_answers_whatever_the_model_prefers(kind):
     states, truth = world(100, 3)
@@ -156,6 +168,18 @@ def test_the_sign_follows_zero_shot_answers_whatever_the_model_prefers(kind):
             assert orient(probe, states, zero_shot(answers, right=0.9, bias=bias)) is probe
             mirrored = orient(probe, states, zero_shot(1 - answers, right=0.9, bias=bias))
             np.testing.assert_allclose(mirrored.log_probs(states), probe.log_probs(states)[:, ::-1], atol=1e-12)
+
+
+def test_the_sign_is_free_of_what_probe_and_model_prefer():
+    """The probe calls nearly all true, the model nearly none; in what varies they agree."""
+    states = np.zeros((4, 2, 1))
+    states[:, 1, 0] = [-1, 0, 1, 2]
+    probe = Probe("random", np.zeros((2, 1)), np.ones((2, 1)), np.ones(1), 3.0)
+    log_odds = np.asarray([-12.0, -11.0, -10.0, -9.0])
+    reference = np.stack([np.zeros(4), log_odds], axis=1)
+    assert orient(probe, states, reference) is probe
+    turned = orient(probe, states, reference[::-1])
+    assert (turned.weights, turned.bias) == (-1.0, -3.0)
 
 
 def test_a_supervised_probe_keeps_its_sign():
@@ -199,7 +223,8 @@ def test_a_layer_that_does_not_vary_says_nothing(kind):
     states = np.tile(rng(3).normal(scale=100, size=(1, 2, WIDTH)), (31, 1, 1)).astype(np.float32)
     truth = np.arange(31) % 2
     probe = orient(fitted(kind, states, truth), states, zero_shot(truth))
-    log_probs = probe.log_probs(states)
+    # Nor may it be read where it does vary later.
+    log_probs = probe.log_probs(states + rng(5).normal(size=states.shape))
     np.testing.assert_array_equal(log_probs, np.tile(log_probs[:1], (31, 1)))
     np.testing.assert_allclose(np.exp(log_probs[0]), [16 / 31, 15 / 31] if kind == "supervised" else 0.5, atol=1e-3)
 
