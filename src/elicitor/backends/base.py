@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,20 @@ class Scores:
     cost: Cost
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """What a model holds inside at the last token of each sequence.
+
+    Attributes:
+        values: Shape (sequences, layers + 1, width), float32, always finite: the residual stream after each layer. Index 0
+            holds the embeddings; behind the last layer most models apply their final norm first.
+        cost: What it cost.
+    """
+
+    values: NDArray[np.float32]
+    cost: Cost
+
+
 class Tokenizer(Protocol):
     """The part of a tokenizer that prompts need."""
 
@@ -154,4 +168,25 @@ class Backend(Protocol):
 
     def forget(self) -> None:
         """Drop what was kept for later calls, so that what comes next costs what it would cost alone."""
+        ...
+
+
+@runtime_checkable
+class StatesBackend(Protocol):
+    """A model whose hidden states can be read."""
+
+    def hidden_states(self, sequences: Sequence[TokenIds], *, on_progress: Progress | None = None) -> States:
+        """Residual stream at the last token of each sequence.
+
+        Args:
+            sequences: Token ids, at least one token each; at least one sequence.
+            on_progress: Called after each forward pass with the tokens it computed.
+
+        Returns:
+            States in the order of ``sequences``.
+
+        Raises:
+            ContextOverflowError: If a sequence exceeds the model's window.
+            BackendError: If there is nothing to read, or the model returns numbers that are not finite.
+        """
         ...

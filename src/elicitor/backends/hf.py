@@ -22,8 +22,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from elicitor.backends.base import Progress, Prompt, Scores, TokenIds
+from elicitor.backends.base import Progress, Prompt, Scores, States, TokenIds
 from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
+from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.trie import Pass, Read, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
@@ -174,6 +175,12 @@ class HfBackend:
             elif cache:
                 cache.remember(prompts[index], log_probs[index].copy())
         return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
+
+    def hidden_states(self, sequences: Sequence[TokenIds], *, on_progress: Progress | None = None) -> States:
+        """Residual stream at each sequence's last token; see `elicitor.backends.base.StatesBackend.hidden_states`."""
+        return last_token_states(
+            self._model, sequences, name=self._name, max_tokens=self.max_context_tokens, on_progress=on_progress
+        )
 
     def forget(self) -> None:
         """Drop the keys and values kept from earlier calls."""
