@@ -15,6 +15,7 @@ import numpy as np
 from elicitor.config import BootstrapConfig
 from elicitor.errors import ConfigError
 from elicitor.objective import Problem
+from elicitor.probes import ProbeKind
 from elicitor.search.bootstrap import Bootstrap
 
 Condition = Literal[
@@ -30,13 +31,26 @@ Condition = Literal[
     "human",
     "noised_gold",
     "golden",
+    "random_probe",
+    "pca_probe",
+    "ccs_probe",
+    "supervised_probe",
 ]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 DEFAULT_CONDITIONS: tuple[Condition, ...] = ("zero_shot", "random", "found", "golden")
 ZERO_SHOT: frozenset[Condition] = frozenset(("zero_shot", "zero_shot_assistant", "zero_shot_chat"))
 """Conditions without demonstrations: nothing is drawn, so one seed is all there is."""
-NEEDS_GOLD: frozenset[Condition] = frozenset(("noised_gold", "golden"))
+NEEDS_GOLD: frozenset[Condition] = frozenset(("noised_gold", "golden", "supervised_probe"))
 """Conditions that read gold labels of the labelled examples."""
+PROBES: Mapping[Condition, ProbeKind] = {
+    "random_probe": "random",
+    "pca_probe": "pca",
+    "ccs_probe": "ccs",
+    "supervised_probe": "supervised",
+}
+"""Conditions that read hidden states instead of answers; see `elicitor.probes`."""
+DRAWN_PROBES: frozenset[Condition] = frozenset(("random_probe", "ccs_probe"))
+"""Probes that draw something, so that seeds differ."""
 CONFIDENT_SHARE = 0.5
 """Share of the examples that a bootstrap with a confidence filter keeps as demonstrations."""
 

@@ -96,6 +96,8 @@ def eval_command(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Test rows; with --suite also rows to label.")] = None,
     shots: Annotated[int | None, typer.Option(help="Demonstrations at most [default: as many as fit].")] = None,
+    probe_layer: Annotated[int | None, typer.Option(help="Layer that probes read [default: the middle one].")] = None,
+    sweep_layers: Annotated[bool, typer.Option("--sweep-layers", help="Test probes at every layer (in JSON).")] = False,
     gold_column: Annotated[str | None, typer.Option(help="Column with gold, if not the task's.")] = None,
     gold: Annotated[
         str | None, typer.Option(help="File with gold of the labelled examples, if not their column.")
@@ -116,8 +118,10 @@ def eval_command(
     from elicitor.baselines import CONDITIONS, DEFAULT_CONDITIONS
 
     if suite is not None:
-        if runs or test or gold or gold_column:
-            raise ConfigError("--suite got run folders, --test or gold as well", fix="name files in the suite file")
+        if runs or test or gold or gold_column or probe_layer is not None or sweep_layers:
+            raise ConfigError(
+                "--suite got run folders, --test, gold or probe options as well", fix="name files in the suite file"
+            )
         from elicitor.suite import read_suite
 
         settings = read_suite(
@@ -153,6 +157,8 @@ def eval_command(
         leave_out=every,
         limit=limit,
         max_shots=shots,
+        probe_layer=probe_layer,
+        sweep=sweep_layers,
         gold_column=gold_column,
         gold_data=gold,
     )

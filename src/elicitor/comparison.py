@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, Progress, Prompt, TokenIds
+from elicitor.backends.base import Backend, Cost, Progress, Prompt, StatesBackend, TokenIds
 from elicitor.baselines import (
     BOOTSTRAPS,
+    DRAWN_PROBES,
     NEEDS_GOLD,
+    PROBES,
     ZERO_SHOT,
     Condition,
     assistant_preamble,
@@ -35,6 +37,16 @@ from elicitor.consistency import Constraints
 from elicitor.data import Dataset
 from elicitor.errors import BackendError, ConfigError, ContextOverflowError
 from elicitor.objective import Array, Meter, Problem, normalize
+from elicitor.probes import (
+    SUPERVISED,
+    LayerAccuracy,
+    LayeredStates,
+    contrast_states,
+    fit_probe,
+    middle_layer,
+    orient,
+    sweep_layers,
+)
 from elicitor.prompts import PromptEncoder, check_distinct
 from elicitor.runs import read_json, write_json
 from elicitor.tasks import Task
@@ -50,6 +62,7 @@ class Answers:
         shots: Demonstrations of each seed.
         label_accuracy: Share of the demonstrations' labels that agree with gold, by seed; None without gold or labels.
         cost: Of all seeds, making the labels included where the condition makes them.
+        layers: Accuracy of a probe at each layer under the first seed, where a sweep was asked for.
     """
 
     condition: Condition
@@ -57,6 +70,7 @@ class Answers:
     shots: list[int]
     label_accuracy: list[float | None]
     cost: Cost
+    layers: list[LayerAccuracy] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The answers as JSON values; floats keep every bit."""
@@ -66,7 +80,8 @@ class Answers:
     def from_json(cls, values: Mapping[str, Any]) -> Answers:
         """Rebuild from `to_json`."""
         log_probs = np.asarray(values["log_probs"], dtype=np.float64)
-        return cls(**{**values, "log_probs": log_probs, "cost": Cost(**values["cost"])})
+        layers = values["layers"] and [LayerAccuracy(**layer) for layer in values["layers"]]
+        return cls(**{**values, "log_probs": log_probs, "cost": Cost(**values["cost"]), "layers": layers})
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,8 @@ class Comparison:
         plan: Settings of their contexts.
         seeds: Each draws its own order of demonstrations, random labels and noise.
         max_shots: Demonstrations in a context at most, or None for as many as fit.
+        probe_layer: Layer that probes read; the middle one if None.
+        sweep_truth: Gold label of each test example, if probes are to be tested at every layer.
         on_progress: Told of every forward pass.
     """
 
@@ -101,6 +118,8 @@ class Comparison:
     plan: PlanConfig
     seeds: Sequence[int]
     max_shots: int | None = None
+    probe_layer: int | None = None
+    sweep_truth: Sequence[int] | None = None
     on_progress: Progress | None = None
 
     def answers(self, condition: Condition, *, folder: Path | None = None) -> Answers:
@@ -125,7 +144,8 @@ class Comparison:
         key = self._key(condition)
         if file and file.exists() and (kept := read_json(file)).get("key") == key:
             return Answers.from_json(kept["answers"])
-        answers = self._zero_shot(condition) if condition in ZERO_SHOT else self._few_shot(condition)
+        ask = self._zero_shot if condition in ZERO_SHOT else self._probe if condition in PROBES else self._few_shot
+        answers = ask(condition)
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {"key": key, "answers": answers.to_json()})
@@ -139,6 +159,11 @@ class Comparison:
             without = sum(not self.votes.get(position) for position in self.usable)
             if without:
                 return f"{without} of {len(self.usable)} labelled examples have no human votes"
+        if condition in PROBES:
+            if len(self.task.label_space) != 2:
+                return f"probes tell two labels apart, the task has {len(self.task.label_space)}"
+            if not isinstance(self.backend, StatesBackend):
+                return f"the hidden states of {self.backend.name} cannot be read"
         if condition == "zero_shot_chat" and self.backend.tokenizer.chat("x") is None:
             return f"the tokenizer of {self.backend.name} has no chat template"
         return None
@@ -199,6 +224,35 @@ class Comparison:
             label_accuracy.append(agreement(labels, self.golden))
             spent += cost + scores.cost
         return Answers(condition, np.stack(log_probs), shots, label_accuracy, spent)
+
+    def _probe(self, condition: Condition) -> Answers:
+        """Fit a probe to the usable examples' hidden states, and read the test examples' with it."""
+        kind = PROBES[condition]
+        gold = [self.golden[i] for i in self.usable] if kind in SUPERVISED else None
+        train, test, reference, cost = self._states
+        layer = middle_layer(train.shape[2]) if self.probe_layer is None else self.probe_layer
+        if not 0 <= layer < train.shape[2]:
+            raise ConfigError(f"layer {layer} does not exist", fix=f"choose one from 0 to {train.shape[2] - 1}")
+        log_probs = []
+        for seed in self.seeds if condition in DRAWN_PROBES else self.seeds[:1]:
+            probe = fit_probe(kind, train[:, :, layer], gold=gold, rng=np.random.default_rng([seed, 1]))
+            log_probs.append(orient(probe, train[:, :, layer], reference).log_probs(test[:, :, layer]))
+        layers = None
+        if self.sweep_truth is not None:
+            rng = np.random.default_rng([self.seeds[0], 1])
+            layers = sweep_layers(kind, train, test, reference=reference, truth=self.sweep_truth, gold=gold, rng=rng)
+        n = len(log_probs)
+        accuracy: list[float | None] = [None if gold is None else 1.0] * n
+        return Answers(condition, np.stack(log_probs), [len(self.usable)] * n, accuracy, cost, layers)
+
+    @cached_property
+    def _states(self) -> tuple[LayeredStates, LayeredStates, Array, Cost]:
+        """Hidden states of usable and test examples, zero-shot answers to the former, and what all this cost."""
+        encoder = PromptEncoder(self.backend.tokenizer, self.task, self.train.subset(self.usable))
+        train = contrast_states(self.backend, encoder, on_progress=self.on_progress)
+        test = contrast_states(self.backend, self._queries, on_progress=self.on_progress)
+        asked = self.backend.score([encoder.prompt_with([], i) for i in range(len(self.usable))])
+        return train.values, test.values, asked.log_probs, train.cost + test.cost + asked.cost
 
     def _labels(self, condition: Condition, number: int, seed: int) -> tuple[dict[int, int], Cost]:
         """Labels of the demonstrations under one seed, in the order of the context, and what making them cost."""
@@ -269,6 +323,7 @@ class Comparison:
             "plan": self.plan.model_dump(),
             "seeds": list(self.seeds),
             "max_shots": self.max_shots,
+            "probe": [self.probe_layer, self.sweep_truth is not None] if condition in PROBES else None,
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -24,6 +24,7 @@ from elicitor.labelling import Run, load_run, task_of
 from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
 from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
+from elicitor.probes import LayerAccuracy
 from elicitor.runs import EVENTS, load_run_config, read_rows, write_json
 from elicitor.search.events import replay
 from elicitor.tasks import Task
@@ -45,6 +46,7 @@ class ConditionResult:
         found_less_this: Accuracy with found labels less accuracy under this condition, on the same items, under the
             calibration of the run; None for ``found`` itself or without it.
         cost: Prompts, tokens, seconds.
+        layers: Accuracy of a probe at every layer under the first seed, where a sweep was asked for.
     """
 
     condition: Condition
@@ -57,6 +59,7 @@ class ConditionResult:
     gap_recovered: Estimate | None
     found_less_this: Difference | None
     cost: Cost
+    layers: list[LayerAccuracy] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,8 @@ def evaluate(
     conditions: Sequence[str] = DEFAULT_CONDITIONS,
     limit: int | None = None,
     max_shots: int | None = None,
+    probe_layer: int | None = None,
+    sweep: bool = False,
     gold_column: str | None = None,
     gold_data: str | Path | None = None,
     backend: Backend | None = None,
@@ -139,6 +144,8 @@ def evaluate(
         conditions: Rows of the table; see `elicitor.baselines.Condition`.
         limit: Use only the first test rows.
         max_shots: Demonstrations in a context at most; as many as fit if None.
+        probe_layer: Layer that probes read, 0 for the embeddings; the middle one if None.
+        sweep: Test probes at every layer as well.
         gold_column: Column that holds gold, when it is not the task's.
         gold_data: File with the gold labels of the labelled examples by id, when they are no column of the data itself.
         backend: Use this loaded model instead of the run's.
@@ -169,6 +176,7 @@ def evaluate(
     votes = load_votes(config.data, task, limit=config.limit) if "human" in chosen else {}
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
+    truth = [test_gold.labels[example.id] for example in test.examples]
     backend = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     comparison = Comparison(
         backend=backend,
@@ -184,6 +192,8 @@ def evaluate(
         plan=config.plan,
         seeds=seeds,
         max_shots=max_shots,
+        probe_layer=probe_layer,
+        sweep_truth=truth if sweep else None,
         on_progress=on_progress,
     )
     folder = folder or runs[0].path
@@ -199,13 +209,14 @@ def evaluate(
         if on_part:
             on_part(len(answers), len(chosen))
 
-    truth = np.asarray([test_gold.labels[example.id] for example in test.examples])
     clusters = [task.cluster(example) for example in test.examples]
     result = Evaluation(
         task=task.name,
         model=backend.name,
         n_labels=len(task.label_space),
-        rows=condition_results(answers, truth, clusters, task=task, calibration=config.objective.calibration),
+        rows=condition_results(
+            answers, np.asarray(truth), clusters, task=task, calibration=config.objective.calibration
+        ),
         label_accuracy=_label_accuracy(runs, train, found, golden, task) if golden else None,
         search_cost=sum((_search_cost(done) for done in runs), Cost()),
         calibration=config.objective.calibration,
@@ -260,6 +271,7 @@ def condition_results(
                 if condition == "found" or "found" not in judged
                 else difference(judged["found"], judged[condition], clusters, rng=_rng()),
                 cost=given.cost,
+                layers=given.layers,
             )
         )
     return rows

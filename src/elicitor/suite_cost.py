@@ -11,7 +11,7 @@ import numpy as np
 
 from elicitor.backends.base import Backend, OnStage
 from elicitor.backends.trie import token_cost
-from elicitor.baselines import BOOTSTRAPS, ZERO_SHOT, Condition
+from elicitor.baselines import BOOTSTRAPS, PROBES, ZERO_SHOT, Condition
 from elicitor.comparison import Comparison
 from elicitor.config import BootstrapConfig
 from elicitor.data import load_dataset
@@ -19,6 +19,7 @@ from elicitor.dry_run import bootstrap_bounds, estimate
 from elicitor.labelling import prepare
 from elicitor.models import load_backend
 from elicitor.objective import Meter
+from elicitor.prompts import PromptEncoder
 from elicitor.suite import SuiteConfig, prepare_suite
 
 
@@ -100,6 +101,11 @@ def _condition_tokens(comparison: Comparison, conditions: Sequence[Condition]) -
                 tokens = token_cost(comparison.prompts(condition, {})).tokens_computed
                 least, most = least + tokens, most + tokens
             continue
+        if condition in PROBES:
+            if comparison.obstacle(condition) is None or condition == "supervised_probe":
+                tokens = _probe_tokens(comparison)
+                least, most = least + tokens, most + tokens
+            continue
         for seed in comparison.seeds:
             kept = comparison.demonstrations(seed)
             tokens = token_cost(comparison.prompts(condition, dict.fromkeys(kept, 0))).tokens_computed
@@ -110,3 +116,12 @@ def _condition_tokens(comparison: Comparison, conditions: Sequence[Condition]) -
                 bounds = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))
                 least, most = least + int(bounds[2, 0]), most + int(bounds[2, 1])
     return least, most
+
+
+def _probe_tokens(comparison: Comparison) -> int:
+    """Tokens of every example with either label behind it, and of zero-shot answers to the ones that are fitted to."""
+    tokenizer, task = comparison.backend.tokenizer, comparison.task
+    train, test = (PromptEncoder(tokenizer, task, data) for data in (comparison.train, comparison.test))
+    once = [sum(len(p) for p in (side.prompt_with([], i) for i in range(len(side.dataset)))) for side in (train, test)]
+    labels = sum(map(len, train.candidates)) * (len(train.dataset) + len(test.dataset))
+    return 2 * sum(once) + labels + once[0]
