@@ -13,6 +13,7 @@ from elicitor.errors import ConfigError
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("sample-poems")(sample_poems_command)
+    app.command("sample-solutions")(sample_solutions_command)
 
 
 def sample_poems_command(
@@ -32,6 +33,31 @@ def sample_poems_command(
 
     write_rows(output, generate_poems(n, rng=np.random.default_rng(seed)))
     print(f"{n} pairs of poems: {output}")
+
+
+def sample_solutions_command(
+    questions: Annotated[str, typer.Argument(help="Questions: a file with a column 'question', or hf:NAME@SPLIT.")],
+    output_file: Annotated[Path, typer.Option("--output-file", "-o", help="JSONL file to write.")],
+    model: Annotated[str, typer.Option(help="bundled, hf:NAME, gguf:FILE or a folder.")] = "bundled",
+    k: Annotated[int, typer.Option("--k", help="Solutions drawn for each question.")] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first questions.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a solution at most.")] = 256,
+    temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 0.8,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a file that was begun.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the most it can cost, and one prompt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+) -> None:
+    """Draw several solutions for each question: data for task gsm8k from questions alone."""
+    from elicitor import console, progress
+    from elicitor.solutions import SampleSettings
+
+    settings = SampleSettings(k, seed, max_new_tokens, temperature, limit)
+    if dry_run:
+        console.show_sampling_cost(progress.sampling_cost_with_progress(questions, model, settings), as_json=as_json)
+        return
+    done = progress.sample_with_progress(questions, output_file, model=model, settings=settings, resume=resume)
+    console.show_sampled(done, as_json=as_json)
 
 
 def refuse_existing(output: Path, *, force: bool) -> None:

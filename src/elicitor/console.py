@@ -19,6 +19,7 @@ from elicitor.evaluation import Evaluation
 from elicitor.labelling import Run
 from elicitor.models import ModelInfo
 from elicitor.runs import package_versions
+from elicitor.solutions import Sampled, SamplingCost
 from elicitor.suite import RESULTS, Suite
 from elicitor.suite_cost import PartCost
 from elicitor.tables import ACCURACY_COLUMNS, HEADINGS, OTHER_COLUMNS, caption, overview_rows, row_cells
@@ -166,6 +167,28 @@ def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
             break
     for note in result.notes:
         print(f"note: {note}")
+
+
+def show_sampled(done: Sampled, *, as_json: bool) -> None:
+    """Print what a file of solutions holds."""
+    if as_json:
+        print_json({**asdict(done), "output": str(done.output)})
+        return
+    print(
+        f"{done.solutions} solutions of {done.questions} questions, {done.with_answer} with a final answer; "
+        f"{done.repeats} empty or repeated draws left out"
+    )
+    print(f"tokens: {done.cost.tokens_computed:,}, in {done.cost.seconds:.1f} s")
+    print(f"solutions: {done.output}")
+
+
+def show_sampling_cost(cost: SamplingCost, *, as_json: bool) -> None:
+    """Print what drawing solutions would cost at most."""
+    if as_json:
+        print_json(asdict(cost))
+        return
+    print(f"{cost.questions} questions: {cost.prompt_tokens:,} prompt tokens, at most {cost.new_tokens:,} new ones")
+    print(f"\n--- first prompt ---\n{cost.prompt}")
 
 
 def show_dry_run(plan: DryRun, *, as_json: bool) -> None:

@@ -18,7 +18,9 @@ from elicitor.config import RunConfig
 from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.labelling import Run, Step, prepare, run
+from elicitor.models import load_backend
 from elicitor.search.events import Proposal, Warned
+from elicitor.solutions import Sampled, SampleSettings, SamplingCost, sample_solutions, sampling_cost
 from elicitor.suite import Suite, SuiteConfig, run_suite
 from elicitor.suite_cost import PartCost, suite_cost
 
@@ -184,3 +186,26 @@ def audit_with_progress(folder: Path, **options: Any) -> Audit:
     """Audit a run under a progress bar; see `elicitor.audit.audit`."""
     with Display("audit") as display:
         return audit(folder, on_progress=display.tokens, on_stage=display.stage, on_part=display.part, **options)
+
+
+def sample_with_progress(
+    questions: str, output: Path, *, model: str, settings: SampleSettings, resume: bool
+) -> Sampled:
+    """Draw solutions under a progress bar; see `elicitor.solutions.sample_solutions`."""
+    with Display("sample") as display:
+        return sample_solutions(
+            questions,
+            output,
+            model=model,
+            settings=settings,
+            resume=resume,
+            on_progress=display.tokens,
+            on_stage=display.stage,
+            on_part=display.part,
+        )
+
+
+def sampling_cost_with_progress(questions: str, model: str, settings: SampleSettings) -> SamplingCost:
+    """Count what drawing solutions would cost at most; see `elicitor.solutions.sampling_cost`."""
+    with Display("dry run") as display:
+        return sampling_cost(questions, load_backend(model, on_stage=display.stage), settings)

@@ -190,3 +190,51 @@ class StatesBackend(Protocol):
             BackendError: If there is nothing to read, or the model returns numbers that are not finite.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """Continuations of one prompt.
+
+    Attributes:
+        texts: Text of each, without what ended it.
+        finished: Whether each ended by itself, rather than at the limit of tokens.
+        cost: What they cost.
+    """
+
+    texts: list[str]
+    finished: list[bool]
+    cost: Cost
+
+
+@runtime_checkable
+class GenerationBackend(Protocol):
+    """A model that can continue a prompt."""
+
+    def generate(
+        self,
+        prompt: TokenIds,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        stop: Sequence[str],
+        rngs: Sequence[np.random.Generator],
+        on_progress: Progress | None = None,
+    ) -> Generations:
+        """Draw one continuation for each generator.
+
+        Args:
+            prompt: Token ids.
+            max_new_tokens: Tokens of a continuation at most.
+            temperature: Divides the logits; positive.
+            stop: Texts before which a continuation ends.
+            rngs: One generator a continuation.
+            on_progress: Called after each forward pass with its tokens.
+
+        Returns:
+            The continuations, in the order of the generators.
+
+        Raises:
+            ContextOverflowError: If the prompt and its continuation exceed the model's window.
+        """
+        ...

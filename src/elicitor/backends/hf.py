@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from elicitor.backends.base import Progress, Prompt, Scores, States, TokenIds
+from elicitor.backends.base import Generations, Progress, Prompt, Scores, States, TokenIds
+from elicitor.backends.hf_generate import sample
 from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.prefix_cache import PrefixCache
@@ -180,6 +181,35 @@ class HfBackend:
         """Residual stream at each sequence's last token; see `elicitor.backends.base.StatesBackend.hidden_states`."""
         return last_token_states(
             self._model, sequences, name=self._name, max_tokens=self.max_context_tokens, on_progress=on_progress
+        )
+
+    def generate(
+        self,
+        prompt: TokenIds,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        stop: Sequence[str],
+        rngs: Sequence[np.random.Generator],
+        on_progress: Progress | None = None,
+    ) -> Generations:
+        """Draw continuations; see `elicitor.backends.base.GenerationBackend.generate`."""
+        if len(prompt) + max_new_tokens > self.max_context_tokens:
+            raise ContextOverflowError(
+                f"a prompt of {len(prompt)} tokens and {max_new_tokens} new ones do not fit the "
+                f"{self.max_context_tokens} of {self._name}",
+                fix="ask for fewer new tokens, or leave out the longest questions",
+            )
+        return sample(
+            self._model,
+            self._tokenizer,
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            stop=stop,
+            rngs=rngs,
+            expandable=self.croppable,
+            on_progress=on_progress,
         )
 
     def forget(self) -> None:
