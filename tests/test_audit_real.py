@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from elicitor import load_backend, quickstart
@@ -9,6 +10,7 @@ from elicitor.audit import audit
 from elicitor.config import build_config
 from elicitor.labelling import run
 from elicitor.runs import write_rows
+from elicitor.tasks.poems import generate_poems
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +74,16 @@ def test_a_length_concept_fails(healthy, backend, tmp_path):
     salience = checks(audit(folder, backend=backend, orders=2))["trivial features"]
     assert salience.verdict == "failed"
     assert salience.figures["feature"] == "characters of text"
+
+
+def test_a_taste_that_nobody_told_it_is_not_ok(backend, tmp_path):
+    """Which poem is better is beyond knowing: whatever is found hangs on the order of demonstrations or on the seed."""
+    source = tmp_path / "poems.jsonl"
+    rows = generate_poems(8, rng=np.random.default_rng(0))
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = {"data": str(source), "task": "poems", "search": "bootstrap", "objective.calibration": "batch"}
+    done = run(build_config(flags=flags), tmp_path / "run", backend=backend)
+    result = audit(done, backend=backend, orders=3, seeds=[1])
+    found = checks(result)
+    assert result.verdict == "failed", result
+    assert "failed" in (found["context"].verdict, found["seeds"].verdict, found["margins"].verdict)

@@ -12,8 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from elicitor import probes
 from elicitor.backends.base import Cost, States
 from elicitor.backends.fake import FakeBackend
-from elicitor.data import load_dataset, load_gold
+from elicitor.data import load_dataset
 from elicitor.errors import BackendError, ConfigError, DataError, TaskError
+from elicitor.gold import load_gold
 from elicitor.models import load_backend
 from elicitor.probes import (
     PROBES,
