@@ -161,6 +161,20 @@ def build_config(
     return parse_config(merged, source=str(file) if file else "the settings")
 
 
+def parse_backend(values: Mapping[str, Any]) -> BackendConfig:
+    """Check settings of section ``backend``.
+
+    Raises:
+        ConfigError: If a key is unknown or out of range.
+    """
+    try:
+        return BackendConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = "backend." + ".".join(map(str, first["loc"]))
+        raise ConfigError(f"setting {key!r} got {first.get('input')!r}: {first['msg']}", fix=_closest(key)) from error
+
+
 def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
     """Check a mapping of settings.
 
@@ -196,13 +210,17 @@ def read_config(file: Path) -> RunConfig:
 
 def setting_keys() -> dict[str, str]:
     """Every dotted setting with its description."""
+    return _described(RunConfig)
+
+
+def _described(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
     keys: dict[str, str] = {}
-    for name, field in RunConfig.model_fields.items():
+    for name, field in section.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys |= {f"{name}.{sub}": item.description or "" for sub, item in inner.model_fields.items()}
+            keys |= _described(inner, f"{prefix}{name}.")
         else:
-            keys[name] = field.description or ""
+            keys[prefix + name] = field.description or ""
     return keys
 
 

