@@ -83,7 +83,10 @@ def test_a_second_writer_is_refused_while_the_first_goes_on(tmp_path):
     with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         while not (tmp_path / "out" / "checkpoint.json").exists():
             time.sleep(0.02)
+        # Stopped, it holds its lock however long the second one takes to begin.
+        first.send_signal(signal.SIGSTOP)
         second = subprocess.run(start, capture_output=True, text=True)
+        first.send_signal(signal.SIGCONT)
         assert second.returncode == 2
         assert second.stderr.splitlines()[-1].startswith("error: ")
         assert "another process" in second.stderr

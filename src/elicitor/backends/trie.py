@@ -117,9 +117,7 @@ def build(prompts: Sequence[Prompt], *, cache: PrefixCache | None = None) -> Nod
         LabelTokenError: See `check_candidates`.
     """
     root = Node(entry=cache.root if cache else None)
-    # Hashing a segment by value costs as much as its length, and callers pass the same object again and again.
-    canonical_by_object: dict[int, TokenIds] = {}
-    canonical_by_value: dict[TokenIds, TokenIds] = {}
+    interned = _Interned()
     checked: set[tuple[TokenIds, ...]] = set()
     for index, prompt in enumerate(prompts):
         if prompt.candidates not in checked:
@@ -127,10 +125,7 @@ def build(prompts: Sequence[Prompt], *, cache: PrefixCache | None = None) -> Nod
             checked.add(prompt.candidates)
         node = root
         for segment in prompt.segments:
-            same = canonical_by_object.get(id(segment))
-            if same is None:
-                same = canonical_by_object[id(segment)] = canonical_by_value.setdefault(segment, segment)
-            if same:
+            if same := interned(segment):
                 node = _child(node, id(same), same, cache=cache)
         for candidate, tokens in enumerate(prompt.candidates):
             below = node
@@ -189,8 +184,52 @@ def token_cost(prompts: Sequence[Prompt]) -> Cost:
     Raises:
         LabelTokenError: See `check_candidates`.
     """
-    computed = build(prompts).total
+    # Searches count far more prompts than they score, so this walks the same tree as `build` without making its nodes.
+    nodes: dict[tuple[int, int], int] = {}
+    interned = _Interned()
+    checked: set[tuple[TokenIds, ...]] = set()
+    computed = 0
+
+    def below(node: int, step: int, tokens: int) -> int:
+        nonlocal computed
+        key = (node, step)
+        if key not in nodes:
+            nodes[key] = len(nodes) + 1
+            computed += tokens
+        return nodes[key]
+
+    for prompt in prompts:
+        if prompt.candidates not in checked:
+            check_candidates(prompt.candidates)
+            checked.add(prompt.candidates)
+        end = 0
+        for segment in prompt.segments:
+            if same := interned(segment):
+                end = below(end, id(same), len(same))
+        for candidate in prompt.candidates:
+            node = end
+            for token in candidate[:-1]:
+                # Negative, so that no token is mistaken for the identity of a segment.
+                node = below(node, -1 - token, 1)
     return Cost(prompts=len(prompts), tokens_computed=computed, tokens_reused=unshared_tokens(prompts) - computed)
+
+
+class _Interned:
+    """Equal segments become one object, so that identity stands for value.
+
+    Hashing a segment by value costs as much as its length, and callers pass the same object again and again.
+    """
+
+    def __init__(self) -> None:
+        self._by_object: dict[int, TokenIds] = {}
+        self._by_value: dict[TokenIds, TokenIds] = {}
+
+    def __call__(self, segment: TokenIds) -> TokenIds:
+        """The one object of this value; the caller keeps every segment alive meanwhile."""
+        same = self._by_object.get(id(segment))
+        if same is None:
+            same = self._by_object[id(segment)] = self._by_value.setdefault(segment, segment)
+        return same
 
 
 def unshared_tokens(prompts: Sequence[Prompt]) -> int:
