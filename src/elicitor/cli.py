@@ -42,7 +42,7 @@ def label_command(
         str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
-    search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
+    search: Annotated[str | None, typer.Option(help="icm, gibbs or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of mutual predictability.")] = None,

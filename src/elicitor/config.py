@@ -60,8 +60,8 @@ class PlanConfig(_Settings):
     max_demonstrations: int = Field(32, ge=1, description="demonstrations a context holds under plan sampled")
 
 
-class IcmConfig(_Settings):
-    """Internal Coherence Maximization (Wen et al. 2025, algorithms 1 and 2)."""
+class StartConfig(_Settings):
+    """Labels of the first examples."""
 
     num_seed_examples: int = Field(8, ge=1, description="examples that start with a label (the paper's K)")
     start: Literal["random", "zero_shot"] = Field(
@@ -70,6 +70,11 @@ class IcmConfig(_Settings):
     start_labels: str | None = Field(
         None, description="file of ids and labels that the first examples start with instead; they may change later"
     )
+
+
+class IcmConfig(StartConfig):
+    """Internal Coherence Maximization (Wen et al. 2025, algorithms 1 and 2)."""
+
     initial_temperature: float = Field(10.0, gt=0, description="T_0 of the cooling schedule")
     min_temperature: float = Field(0.01, gt=0, description="T_min of the cooling schedule")
     beta: float = Field(0.99, ge=0, description="cooling rate: T = max(T_min, T_0 / (1 + beta * ln(iteration)))")
@@ -88,6 +93,33 @@ class BootstrapConfig(_Settings):
     keep: float = Field(
         1.0, gt=0, le=1, description="share of the examples, the most confident, that serve as demonstrations"
     )
+
+
+class GibbsConfig(StartConfig):
+    """Gibbs sampling of labels from their conditionals, annealed (Choi et al. 2026)."""
+
+    sweeps: int = Field(
+        6, ge=1, description="passes over all examples; the first one also labels what has no label yet"
+    )
+    burn_in: int = Field(2, ge=0, description="sweeps that cool down and do not vote")
+    thinning: int = Field(1, ge=1, description="every how many sweeps after burn_in a vote is counted")
+    initial_temperature: float = Field(
+        1.0, gt=0, description="temperature of the first sweep; 1 samples as the model says"
+    )
+    min_temperature: float = Field(
+        0.1, gt=0, description="temperature from the end of burn_in on; near 0 takes the likeliest"
+    )
+    block_size: int | None = Field(
+        None, ge=1, description="examples resampled behind one kept context; none means about sqrt(2 n)"
+    )
+
+    @model_validator(mode="after")
+    def _check_votes(self) -> GibbsConfig:
+        if self.burn_in >= self.sweeps:
+            raise ValueError(f"burn_in {self.burn_in} leaves no sweep of {self.sweeps} to vote")
+        if self.min_temperature > self.initial_temperature:
+            raise ValueError("min_temperature is above initial_temperature")
+        return self
 
 
 class BackendConfig(_Settings):
@@ -111,7 +143,7 @@ class RunConfig(_Settings):
     task: str | dict[str, Any] = Field(description="task name, YAML file, or the declaration itself")
     verbalizers: tuple[str, ...] | None = Field(None, description="texts that stand for the labels, if not the task's")
     model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, fake or a local folder")
-    search: Literal["icm", "bootstrap"] = Field("icm", description="search algorithm")
+    search: Literal["icm", "gibbs", "bootstrap"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
@@ -122,6 +154,7 @@ class RunConfig(_Settings):
     objective: ObjectiveConfig = ObjectiveConfig()
     plan: PlanConfig = PlanConfig()
     icm: IcmConfig = IcmConfig()
+    gibbs: GibbsConfig = GibbsConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     backend: BackendConfig = BackendConfig()
 

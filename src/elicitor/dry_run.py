@@ -10,11 +10,12 @@ import numpy as np
 
 from elicitor.backends.base import Prompt
 from elicitor.backends.trie import token_cost
-from elicitor.config import BootstrapConfig
+from elicitor.config import BootstrapConfig, GibbsConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
+from elicitor.search.gibbs import block_contexts, deal_blocks
 
 _GRID = 10
 """Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""
@@ -79,6 +80,8 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     n = len(problem.dataset)
     if workload.config.search == "bootstrap":
         return bootstrap_bounds(problem, workload.config.bootstrap, rng=rng)
+    if workload.config.search == "gibbs":
+        return gibbs_bounds(problem, workload.config.gibbs, rng=rng)
     seeds = min(workload.config.icm.num_seed_examples, n)
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
@@ -120,6 +123,43 @@ def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.rando
     asked = token_cost([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)]).tokens_computed
     times = np.asarray([2, 1 + config.rounds])
     return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, times * asked + at_end]))
+
+
+def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Generator) -> np.ndarray:
+    """Least and most that Gibbs sampling can cost: it may end with the first sweep that votes, or go through all.
+
+    Args:
+        problem: What it would label.
+        config: Its settings.
+        rng: Deals blocks and orders demonstrations.
+
+    Returns:
+        Shape (3, 2): evaluations, prompts, tokens; least and most.
+    """
+    n = len(problem.dataset)
+    seeds = min(config.num_seed_examples, n)
+    ends = _evaluation_tokens(problem, [seeds, n], rng=rng)
+    first = _sweep_tokens(problem, config, range(seeds), rng=rng)
+    later = _sweep_tokens(problem, config, range(n), rng=rng)
+    sweeps = np.asarray([config.burn_in + 1, config.sweeps])
+    zero_shot = seeds if config.start == "zero_shot" else 0
+    return np.stack([[2, 2], seeds + zero_shot + n * (sweeps + 1), sum(ends) + first + (sweeps - 1) * later])
+
+
+def _sweep_tokens(problem: Problem, config: GibbsConfig, labelled: Sequence[int], *, rng: np.random.Generator) -> int:
+    """Prompt tokens of one sweep that begins with some labels; they do not depend on which labels are drawn."""
+    full = _first_labelled(problem, len(problem.dataset))
+    known, tokens = set(labelled), 0
+    for block in deal_blocks(problem, config, rng=rng):
+        asked = [
+            [problem.encoder.prompt(context, full) for context in contexts]
+            for _, contexts in block_contexts(problem, block, sorted(known), rng=rng)
+        ]
+        together = token_cost([prompt for prompts in asked for prompt in prompts]).tokens_computed
+        alone = sum(token_cost(prompts).tokens_computed for prompts in asked)
+        tokens += together if _is_kept(problem, together) else alone
+        known |= set(block)
+    return tokens
 
 
 def _growth_tokens(problem: Problem, growth: np.ndarray, fresh: np.ndarray, alone: np.ndarray) -> float:

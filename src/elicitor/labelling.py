@@ -205,7 +205,7 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
 
 def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
     """Labels that the settings give the search to start with, by example id; other ids are refused."""
-    file = config.icm.start_labels
+    file = (config.gibbs if config.search == "gibbs" else config.icm).start_labels
     if file is None:
         return {}
     known = {example.id for example in dataset.examples}

@@ -193,7 +193,6 @@ class Problem:
         self, assignment: Assignment, order: TreeOrder | None, *, rng: np.random.Generator, is_new: bool
     ) -> Utility:
         labelled = assignment.labelled
-        labels = tuple(y for i in labelled if (y := assignment[i]) is not None)
         log_probs = np.zeros((len(labelled), len(self.dataset.label_space)))
         if labelled:
             options = {"n_folds": self.plan.folds, "max_demonstrations": self.plan.max_demonstrations}
@@ -205,6 +204,11 @@ class Problem:
             if is_new:
                 self._count_alternatives(prompts, self._prompts(in_order(labelled), assignment))
         self.meter.evaluations += 1
+        return self._utility(assignment, log_probs, order)
+
+    def _utility(self, assignment: Assignment, log_probs: Array, order: TreeOrder | None) -> Utility:
+        """U of an assignment from the distributions of its labelled examples, shape (labelled, labels)."""
+        labels = tuple(y for y in assignment.labels if y is not None)
         offset = self.offset(log_probs)
         predictable = predictability(normalize(log_probs - offset), labels, self.objective)
         violated = self.constraints.count(assignment)
@@ -212,12 +216,46 @@ class Problem:
             total=self.objective.alpha * predictable - violated,
             predictability=predictable,
             inconsistency=violated,
-            positions=labelled,
+            positions=assignment.labelled,
             log_probs=log_probs,
             offset=offset,
             labels=labels,
             order=order,
         )
+
+    def last_read(self, assignment: Assignment, rows: Mapping[int, Array]) -> Utility:
+        """U as far as it is known without asking: each example's distribution as it was last read.
+
+        The contexts of those readings held the labels of their time, so this is no evaluation of U(D), which costs a tree.
+
+        Args:
+            assignment: Labels so far.
+            rows: Normalised label log-probabilities by position, each of shape (labels,), for every labelled example.
+
+        Returns:
+            The utility, without an order that could be built on.
+        """
+        return self._utility(assignment, np.stack([rows[i] for i in assignment.labelled]), None)
+
+    def ask(self, contexts: Sequence[Context], assignment: Assignment, *, keep: bool = True) -> Array:
+        """Label distributions of examples behind demonstrations in a given order.
+
+        Args:
+            contexts: One for each example.
+            assignment: Labels of the demonstrations.
+            keep: Whether later calls begin with these demonstrations, so that they are worth keeping.
+
+        Returns:
+            Shape (contexts, labels), normalised over the labels, before calibration.
+
+        Raises:
+            ContextOverflowError: If the demonstrations do not fit the model's window.
+            BackendError: If the model fails.
+        """
+        prompts = self._prompts(contexts, assignment)
+        log_probs = normalize(self._score(prompts, keep=keep))
+        self._count_alternatives(prompts, prompts)
+        return log_probs
 
     def predict(
         self,
@@ -249,10 +287,8 @@ class Problem:
             demonstrations = rng.permutation(np.asarray(assignment.labelled, dtype=np.int64)).tolist()
         if self.plan.kind == "sampled":
             demonstrations = demonstrations[: self.plan.max_demonstrations]
-        prompts = self._prompts([Context(target, tuple(demonstrations)) for target in targets], assignment)
-        log_probs = normalize(self._score(prompts, keep=order is not None))
-        self._count_alternatives(prompts, prompts)
-        return log_probs
+        contexts = [Context(target, tuple(demonstrations)) for target in targets]
+        return self.ask(contexts, assignment, keep=order is not None)
 
     def comparable(
         self, utility: Utility, assignment: Assignment, *, last: Sequence[int], rng: np.random.Generator

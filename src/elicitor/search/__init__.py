@@ -11,6 +11,7 @@ from elicitor.config import RunConfig
 from elicitor.objective import Problem, log_odds, normalize
 from elicitor.search.bootstrap import Bootstrap
 from elicitor.search.events import AnyEvent, Event
+from elicitor.search.gibbs import Gibbs
 from elicitor.search.icm import Icm
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, relabelling_event
@@ -36,7 +37,13 @@ class Search(Protocol):
 
 def make_search(config: RunConfig, *, batch: int) -> Search:
     """The search that the settings name."""
-    return Icm(config.icm, batch) if config.search == "icm" else Bootstrap(config.bootstrap, batch)
+    match config.search:
+        case "icm":
+            return Icm(config.icm, batch)
+        case "gibbs":
+            return Gibbs(config.gibbs, batch)
+        case "bootstrap":
+            return Bootstrap(config.bootstrap, batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,8 @@ class FoundLabel:
     Attributes:
         id: Example id.
         label: Label name.
-        confidence: Probability of the label over the label set, given every other labelled example, in [0, 1].
+        confidence: Probability of the label over the label set, given every other labelled example, in [0, 1]; under `gibbs`
+            the share of votes for it.
         log_odds: Log-odds of the label against all others, in nats.
         group_id: Group of the example.
         filled: True if the search ended without a label and it was given by argmax in the final context.
@@ -98,11 +106,12 @@ def finish(
         label = state.assignment[position]
         assert label is not None  # every position was either searched or filled above
         row = log_probs[position]
+        votes = state.sweep.votes[position] if state.sweep else None
         found.append(
             FoundLabel(
                 id=example.id,
                 label=names[label],
-                confidence=float(np.exp(row[label])),
+                confidence=votes[label] / sum(votes) if votes else float(np.exp(row[label])),
                 log_odds=float(log_odds(row)[label]),
                 group_id=example.group_id,
                 filled=position in missing,

@@ -14,6 +14,7 @@ from elicitor.config import IcmConfig
 from elicitor.data import Assignment
 from elicitor.objective import Problem, normalize
 from elicitor.search.events import AnyEvent, Event, Proposal, Warned
+from elicitor.search.first_labels import first_labels
 from elicitor.search.repair import repair
 from elicitor.search.schedule import accepts, temperature
 from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
@@ -52,26 +53,11 @@ class Icm:
         spent = problem.meter.cost
         n = len(problem.dataset)
         empty = Assignment.empty(n)
-        assignment = empty.with_labels(self._first_labels(problem, rng=rng))
+        assignment = empty.with_labels(first_labels(problem, self.config, rng=rng))
         utility = problem.utility(assignment, rng=rng)
         assignment, utility, _ = repair(problem, assignment, utility, rounds=self.config.repair_rounds, rng=rng)
         state = SearchState(assignment=assignment, utility=utility)
         return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)
-
-    def _first_labels(self, problem: Problem, *, rng: np.random.Generator) -> dict[int, int]:
-        """Label by position of the first examples; which they are does not depend on where their labels come from."""
-        n_labels = len(problem.dataset.label_space)
-        order = [int(i) for i in rng.permutation(len(problem.dataset))]
-        if problem.start_labels:
-            given = [i for i in order if i in problem.start_labels]
-            return {i: problem.start_labels[i] for i in given[: self.config.num_seed_examples]}
-        seeds = order[: self.config.num_seed_examples]
-        # Equal counts of each label, so that no label starts with the majority; which example gets which is random.
-        labels = rng.permutation(np.arange(len(seeds)) % n_labels)
-        if self.config.start == "zero_shot":
-            log_probs = problem.predict(seeds, Assignment.empty(len(problem.dataset)), rng=rng)
-            labels = normalize(log_probs - problem.offset(log_probs)).argmax(axis=1)
-        return {i: int(y) for i, y in zip(seeds, labels, strict=True)}
 
     def budget(self, problem: Problem) -> int:
         """Iterations at most: as configured, or three for each example."""

@@ -16,17 +16,36 @@ from elicitor.search.events import Event
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Where `gibbs` stands between two blocks.
+
+    Attributes:
+        number: Sweep in work, from 1.
+        blocks: Positions of the blocks that are left of it, each whole groups.
+        changed: Whether a label has changed in this sweep.
+        votes: How often each label was held at the end of a sweep that votes, by position.
+    """
+
+    number: int
+    blocks: tuple[tuple[int, ...], ...]
+    changed: bool
+    votes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchState:
     """State between two steps of any search.
 
     Attributes:
         assignment: Labels held.
-        utility: U of ``assignment``, as evaluated when it was accepted.
+        utility: U of ``assignment``, as evaluated when it was accepted; under `gibbs` put together from each example's last
+            reading until the search is over.
         iteration: Iterations (or rounds) done.
         unchanged: Iterations since a label last changed.
         verdicts: Newest outcomes of first labels: whether each proposal for an unlabelled example was accepted.
         warned: Whether stalled growth has been reported.
         finished: Why the search is over, or None while it goes on.
+        sweep: Further state of `gibbs`.
     """
 
     assignment: Assignment
@@ -36,6 +55,7 @@ class SearchState:
     verdicts: tuple[bool, ...] = ()
     warned: bool = False
     finished: str | None = None
+    sweep: Sweep | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON values; floats keep every bit."""
@@ -57,13 +77,14 @@ class SearchState:
             "verdicts": list(self.verdicts),
             "warned": self.warned,
             "finished": self.finished,
+            "sweep": None if self.sweep is None else asdict(self.sweep),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SearchState:
         """Rebuild a state from `to_json`."""
         utility = values["utility"]
-        order = utility["order"]
+        order, sweep = utility["order"], values["sweep"]
         offset = np.asarray(utility["offset"], dtype=np.float64)
         log_probs = np.asarray(utility["log_probs"], dtype=np.float64).reshape(-1, len(offset))
         return cls(
@@ -83,6 +104,13 @@ class SearchState:
             verdicts=tuple(values["verdicts"]),
             warned=values["warned"],
             finished=values["finished"],
+            sweep=sweep
+            and Sweep(
+                number=sweep["number"],
+                blocks=tuple(map(tuple, sweep["blocks"])),
+                changed=sweep["changed"],
+                votes=tuple(map(tuple, sweep["votes"])),
+            ),
         )
 
     def finish(self, reason: str) -> SearchState:
