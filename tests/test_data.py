@@ -337,3 +337,22 @@ def test_numbers_that_are_missing_in_a_parquet_file_are_missing(tmp_path):
 def test_label_spaces_made_in_python_are_checked(space, message):
     with pytest.raises(TaskError, match=message):
         LabelSpace(*space)
+
+
+@given(st.lists(st.tuples(st.text(min_size=1).filter(str.strip), st.integers(0, 3)), min_size=1, max_size=8))
+def test_examples_on_disk_are_those_in_memory(tmp_path_factory, texts):
+    rows = [{"text": text, "group": group, "key": k % 2} for k, (text, group) in enumerate(texts)]
+    source = write(tmp_path_factory.mktemp("x"), rows)
+    task = load_task(
+        {"template": "{text}:", "labels": ["a", "b"], "group": "group", "key": "key", "constraint": "equivalent"}
+    )
+    here, there = (load_dataset(source, task, in_memory=in_memory) for in_memory in (True, False))
+    assert (tuple(there.examples), there.fingerprint, len(there)) == (here.examples, here.fingerprint, len(here))
+    assert there.examples[-1] == here.examples[-1]
+    assert there.examples[1:] == here.examples[1:]
+    assert there.subset([len(here) - 1, 0]) == here.subset([len(here) - 1, 0])
+    # Groups are numbered in the order of their first example.
+    numbers = here.group_numbers().tolist()
+    assert [[i for i, g in enumerate(numbers) if g == k] for k in range(max(numbers) + 1)] == [
+        *map(list, here.groups())
+    ]

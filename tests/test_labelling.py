@@ -1,12 +1,16 @@
 import json
+import pickle
+from itertools import islice
 
 import pytest
 
 import elicitor
 from elicitor.backends.fake import FakeBackend
+from elicitor.batch_search import search_batch
 from elicitor.config import build_config
 from elicitor.errors import ConfigError
-from elicitor.labelling import prepare, run
+from elicitor.labelling import ModelFacts, prepare, run
+from elicitor.prompts import PromptEncoder
 
 TASK = {"template": "{text}:", "labels": ["no", "yes"], "group": "g", "key": "k", "constraint": "negation"}
 
@@ -154,3 +158,96 @@ def test_a_model_that_has_done_the_same_before_counts_the_whole_cost_again(tmp_p
     settings = build_config(flags={"data": str(tmp_path / "x.jsonl"), "task": "sentiment", "model": "fake"})
     first, second = (run(settings, tmp_path / name, backend=backend).metrics["cost"] for name in "ab")
     assert first["tokens_computed"] == second["tokens_computed"] > 0
+
+
+class BackwardsPool:
+    """A pool as `run` sees it, whose batches finish in reverse order, and which is killed after some of them."""
+
+    def __init__(self, *, survives=100):
+        self.backend = FakeBackend()
+        self.survives = survives
+
+    def load(self, config, *, on_stage=None):
+        return ModelFacts.of(self.backend)
+
+    def sizes(self, inputs):
+        return PromptEncoder(self.backend.tokenizer, inputs.task, inputs.dataset).sizes()
+
+    def search(self, jobs):
+        for job in list(jobs)[::-1][: self.survives]:
+            events = []
+            sent = pickle.loads(pickle.dumps(job))
+            result = search_batch(sent, self.backend, on_step=lambda step, seen=events: seen.extend(step.events))
+            result.last.events[:0] = events
+            yield result
+        if self.survives < 100:
+            raise Stop
+
+
+def results(path):
+    metrics = json.loads((path / "metrics.json").read_text())
+    metrics["cost"].pop("seconds")
+    return (path / "labels.jsonl").read_bytes(), metrics
+
+
+@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+def test_batches_may_finish_in_any_order(tmp_path, search):
+    settings = config(write(tmp_path, pairs(40)), search=search, batch_size=10, **{"objective.reduce": "sum"})
+    run(settings, tmp_path / "whole")
+    parts = []
+    run(settings, tmp_path / "pool", pool=BackwardsPool(), on_part=lambda *part: parts.append(part))
+    assert results(tmp_path / "pool") == results(tmp_path / "whole")
+    assert parts == [(k, 4) for k in range(1, 5)]
+    # Whatever the order of the batches, each one's own events are the same, in the same order.
+    for batch in range(4):
+        told, alone = ([e for e in events(tmp_path / name) if e["batch"] == batch] for name in ("pool", "whole"))
+        assert told == alone
+    assert not list((tmp_path / "pool").glob("labels-*"))
+
+
+def test_a_run_goes_on_with_or_without_a_pool(tmp_path):
+    """First a process that dies amid a batch, then a pool that dies after two batches, then one process to the end."""
+    settings = config(write(tmp_path, pairs(60)), batch_size=12)
+    run(settings, tmp_path / "whole")
+    steps = sum(event["batch"] == 0 for event in events(tmp_path / "whole"))
+    with pytest.raises(Stop):
+        run(settings, tmp_path / "run", observer=stop_after(steps + 5))
+    checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
+    assert (checkpoint["done"], checkpoint["batch"]) == ([0], 1)
+    with pytest.raises(Stop):
+        run(settings, tmp_path / "run", resume=True, pool=BackwardsPool(survives=2))
+    checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
+    assert (checkpoint["done"], checkpoint["batch"]) == ([0, 3, 4], 1)
+    run(settings, tmp_path / "run", resume=True)
+    costs = ("seconds", "tokens_computed", "tokens_reused")
+    assert (tmp_path / "run" / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
+    for batch in range(5):
+        mine, alone = (
+            [e for e in events(tmp_path / name, without=costs) if e["batch"] == batch] for name in ("run", "whole")
+        )
+        assert mine == alone
+
+
+def test_what_a_batch_costs_does_not_depend_on_those_before_it(tmp_path):
+    """Else workers would report other costs than one process. Equal batches would make one another free."""
+    rows = [{"id": f"e{i}", "text": f"text {i % 10}", "g": i, "k": 0} for i in range(20)]
+    settings = config(write(tmp_path, rows), batch_size=10)
+    workload = prepare(settings)
+    backend = FakeBackend()
+    jobs = [workload.inputs.job(batch, positions) for batch, positions in enumerate(workload.batches)]
+    together = [search_batch(job, backend, on_step=lambda step: None).meter for job in [*jobs, jobs[0]]]
+    assert together[0].cost.tokens_computed == together[2].cost.tokens_computed > 0
+
+
+def test_the_data_is_read_from_disk_a_batch_at_a_time(tmp_path, monkeypatch):
+    source = write(tmp_path, pairs(300))
+    inputs = prepare(config(source, batch_size=10)).inputs
+    read = []
+    original = type(inputs.dataset.examples).__getitem__
+    monkeypatch.setattr(
+        type(inputs.dataset.examples), "__getitem__", lambda self, k: read.append(k) or original(self, k)
+    )
+    (tmp_path / "x.jsonl").unlink()
+    job = inputs.job(0, range(0, 300, 30))
+    assert read == list(range(0, 300, 30))
+    assert [example.id for example in islice(job.dataset.examples, 2)] == ["e0", "e30"]

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicitor.backends.fake import ByteTokenizer, FakeBackend
+from elicitor.batching import fit_batches
 from elicitor.data import Assignment, Dataset, Example, load_dataset
 from elicitor.errors import ContextOverflowError, LabelTokenError
 from elicitor.plan import Context
-from elicitor.prompts import PromptEncoder, encode_after_word, fit_batches
+from elicitor.prompts import PromptEncoder, encode_after_word
 from elicitor.tasks import load_task
 
 
@@ -100,7 +101,8 @@ def test_sentencepiece_adds_no_blank_before_a_separator():
 
 def batches(made, window, *, size=256, policy="batch", shots=None, seed=0):
     return fit_batches(
-        made,
+        made.dataset,
+        made.sizes(),
         batch_size=size,
         max_context_tokens=window,
         policy=policy,

@@ -13,7 +13,7 @@ MANIFEST = {"identity": {"elicitor": "1", "data": "d", "model": "m"}}
 
 
 def checkpoint(batch):
-    return Checkpoint(batch=batch, state={"labels": [batch]}, rng={"state": batch}, meter={})
+    return Checkpoint(batch=batch, state={"labels": [batch]}, rng={"state": batch})
 
 
 def test_writing_replaces_the_whole_file_or_nothing(tmp_path):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data
+from elicitor import cli_data, cli_ray
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -54,9 +54,14 @@ def label_command(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost and two prompts, write nothing.")] = False,
+    ray: cli_ray.Address = None,
+    ray_workers: cli_ray.Workers = None,
+    ray_cpus: cli_ray.Cpus = 1.0,
+    ray_gpus: cli_ray.Gpus = 0.0,
     as_json: Json = False,
 ) -> None:
     """Find coherent labels for unlabelled examples."""
+    cluster = cli_ray.ray_options(ray, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
     flags: dict[str, Any] = {
         "data": data,
         "task": task,
@@ -79,7 +84,7 @@ def label_command(
         console.show_dry_run(progress.estimate_with_progress(settings), as_json=as_json)
         return
     folder = output_dir or _new_folder(settings)
-    done = progress.label_with_progress(settings, folder, resume=resume)
+    done = progress.label_with_progress(settings, folder, resume=resume, cluster=cluster)
     console.show_run(done, as_json=as_json)
 
 

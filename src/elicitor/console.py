@@ -17,12 +17,14 @@ from elicitor.audit import Audit
 from elicitor.dry_run import DryRun
 from elicitor.evaluation import Evaluation
 from elicitor.labelling import Run
+from elicitor.manifest import package_versions
 from elicitor.models import ModelInfo
-from elicitor.runs import package_versions
 from elicitor.solutions import Sampled, SamplingCost
 from elicitor.suite import RESULTS, Suite
 from elicitor.suite_cost import PartCost
 from elicitor.tables import ACCURACY_COLUMNS, HEADINGS, OTHER_COLUMNS, caption, overview_rows, row_cells
+
+_BATCHES_SHOWN = 8
 
 
 def show_suite(suite: Suite, *, as_json: bool) -> None:
@@ -122,11 +124,13 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
     metrics, cost = done.metrics, done.metrics["cost"]
     shares = ", ".join(f"{name} {count}" for name, count in metrics["labels"].items())
     print(f"{metrics['n_examples']} labels ({shares}), {metrics['filled']} of them filled at the end")
-    for batch in metrics["batches"]:
+    for batch in metrics["batches"][:_BATCHES_SHOWN]:
         print(
             f"batch {batch['batch']}: U {batch['utility']:.3f} = alpha * {batch['predictability']:.4f} - "
             f"{batch['inconsistency']}; {batch['iterations']} iterations, {batch['finished']}"
         )
+    if len(metrics["batches"]) > _BATCHES_SHOWN:
+        print(f"... and {len(metrics['batches']) - _BATCHES_SHOWN} more batches in metrics.json")
     proposals = metrics["proposals"]
     if proposals["made"]:
         print(f"{proposals['made']} proposals, {proposals['judged']} changed a label, {proposals['accepted']} accepted")

@@ -9,12 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from elicitor.errors import DataError, TaskError
-from elicitor.readers import Row, read_rows
+from elicitor.readers import Row, iter_rows
+from elicitor.spool import Spool
 
 if TYPE_CHECKING:
     from elicitor.tasks import Task
@@ -91,18 +96,45 @@ class Example:
     negated: bool = False
 
 
+class SpooledExamples(Sequence[Example]):
+    """Examples in a temporary file, for data sets too large for memory; each is read when it is asked for.
+
+    Args:
+        examples: Read once, in order.
+    """
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self._spool = Spool()
+        for example in examples:
+            self._spool.append(astuple(example))
+
+    def __len__(self) -> int:
+        return len(self._spool)
+
+    @overload
+    def __getitem__(self, position: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Example, ...]: ...
+
+    def __getitem__(self, position: int | slice) -> Example | tuple[Example, ...]:
+        if isinstance(position, slice):
+            return tuple(self[i] for i in range(*position.indices(len(self))))
+        return Example(*self._spool[position + len(self) if position < 0 else position])
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """Unlabelled examples of one task.
 
     Attributes:
-        examples: In the order of the file.
+        examples: In the order of the file; a tuple, or `SpooledExamples`.
         label_space: Labels they may get.
         source: File or hub name.
         fingerprint: SHA-256 over the content that labelling can see.
     """
 
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     label_space: LabelSpace
     source: str
     fingerprint: str
@@ -117,6 +149,11 @@ class Dataset:
         for position, example in enumerate(self.examples):
             members.setdefault(example.group_id, []).append(position)
         return tuple(tuple(positions) for positions in members.values())
+
+    def group_numbers(self) -> NDArray[np.int64]:
+        """Number of each example's group, shape (examples,); groups are numbered in the order of their first example."""
+        numbers: dict[str, int] = {}
+        return np.fromiter((numbers.setdefault(e.group_id, len(numbers)) for e in self.examples), np.int64)
 
     def subset(self, positions: Sequence[int]) -> Dataset:
         """The examples at these positions, in this order."""
@@ -165,13 +202,14 @@ class MissingColumnError(DataError):
     """A column that is needed is not in the data."""
 
 
-def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Dataset:
+def load_dataset(source: str, task: Task, *, limit: int | None = None, in_memory: bool = True) -> Dataset:
     """Read unlabelled examples.
 
     Args:
         source: File or ``hf:NAME@SPLIT``; see `elicitor.readers.read_rows`.
         task: Names the columns.
         limit: Use only the first rows.
+        in_memory: Whether all examples are held in memory, rather than in a temporary file.
 
     Returns:
         The data set; the gold column has not been looked at.
@@ -179,17 +217,18 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
     Raises:
         DataError: If the source cannot be read, a column is missing, a field is not text, or an id repeats.
     """
-    rows = task_rows(source, task, limit=limit)
-    # A misspelt column would quietly leave the task without its constraint. Single rows may lack it.
-    for name in _binding_columns(task):
-        if not any(name in row.values for row in rows):
-            raise MissingColumnError(
-                f"{source}: column {name!r} is missing, by which task {task.name!r} groups or constrains; the columns are "
-                f"{', '.join(rows[0].values)}",
-                fix="rename the column, or name yours in the task",
-            )
-    examples = []
-    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
+    read = iter_examples(source, task, limit=limit)
+    examples: Sequence[Example] = tuple(read) if in_memory else SpooledExamples(read)
+    return Dataset(examples, task.label_space, source, fingerprint(examples, task.label_space))
+
+
+def iter_examples(source: str, task: Task, *, limit: int | None = None) -> Iterator[Example]:
+    """Read unlabelled examples one at a time; see `load_dataset`."""
+    absent = _binding_columns(task)
+    columns: list[str] = []
+    for row, example_id in identified_rows(source, task, limit=limit):
+        columns = columns or list(row.values)
+        absent = [name for name in absent if name not in row.values]
         fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
@@ -197,13 +236,20 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
         key = task.constraint_key({name: _optional_text(row, name, needed_by=task.name) for name in task.key_columns})
         negated = _truth(row, task.negated_column, needed_by=task.name)
         example = Example(example_id, fields, group, key, row.location, negated)
-        examples += (
-            [example] if task.mirror is None else _both_orders(example, task.mirror, has_key=bool(task.constraint))
+        if task.mirror is None:
+            yield example
+        else:
+            yield from _both_orders(example, task.mirror, has_key=bool(task.constraint))
+    # A misspelt column would quietly leave the task without its constraint. Single rows may lack it.
+    if absent:
+        raise MissingColumnError(
+            f"{source}: column {absent[0]!r} is missing, by which task {task.name!r} groups or constrains; the columns are "
+            f"{', '.join(columns)}",
+            fix="rename the column, or name yours in the task",
         )
-    return Dataset(tuple(examples), task.label_space, source, fingerprint(examples, task.label_space))
 
 
-def fingerprint(examples: Sequence[Example], label_space: LabelSpace) -> str:
+def fingerprint(examples: Iterable[Example], label_space: LabelSpace) -> str:
     """SHA-256 over ids, fields, groups, keys, negations and the label set."""
     digest = hashlib.sha256(json.dumps([label_space.labels, label_space.verbalizers, label_space.positive]).encode())
     for example in examples:
@@ -228,41 +274,47 @@ def task_rows(source: str, task: Task, *, limit: int | None = None) -> list[Row]
     Raises:
         DataError: If the source cannot be read or holds something the task cannot use.
     """
-    rows: list[Row] = []
-    for number, row in enumerate(read_rows(source, limit=limit), start=1):
+    return list(iter_task_rows(source, task, limit=limit))
+
+
+def iter_task_rows(source: str, task: Task, *, limit: int | None = None) -> Iterator[Row]:
+    """Rows of a source in the task's own format, one at a time; see `task_rows`."""
+    empty = True
+    for number, row in enumerate(iter_rows(source, limit=limit), start=1):
         try:
             adapted = task.adapt(row.values) if task.adapt else None
         except DataError as error:
             raise DataError(f"{row.location}: {error.problem}", fix=error.fix) from error
+        empty = empty and adapted == []
         if adapted is None:
-            rows.append(row)
+            yield row
             continue
         name = row.values.get(task.id_column, f"row-{number}")
         for k, values in enumerate(adapted):
             example_id = name if len(adapted) == 1 else f"{name}/{k}"
-            rows.append(Row(row.location, {task.id_column: example_id, **values}))
-    if not rows:
+            yield Row(row.location, {task.id_column: example_id, **values})
+    if empty:
         raise DataError(f"{source} holds nothing that task {task.name!r} can use", fix="give another file or split")
-    return rows
 
 
-def row_ids(rows: Sequence[Row], task: Task) -> list[str]:
-    """Id of each row; rows are numbered where the file has no such column.
+def identified_rows(source: str, task: Task, *, limit: int | None = None) -> Iterator[tuple[Row, str]]:
+    """Rows in the task's own format, each with its id; rows are numbered where the file has no such column.
 
     Raises:
-        DataError: If an id repeats or is no text.
+        DataError: As `task_rows`, and if an id repeats or is no text.
     """
-    seen: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
+    seen: dict[str, int] = {}
+    for number, row in enumerate(iter_task_rows(source, task, limit=limit)):
         named = task.id_column in row.values
-        example_id = _text(row, task.id_column, needed_by=task.name) if named else f"row-{number}"
-        if example_id in seen:
+        example_id = _text(row, task.id_column, needed_by=task.name) if named else f"row-{number + 1}"
+        if seen.setdefault(example_id, number) != number:
+            # Places are not kept for every row; the first one is looked up where it is needed.
+            first = next(islice(iter_task_rows(source, task, limit=limit), seen[example_id], None))
             raise DataError(
-                f"{row.location}: id {example_id!r} stands at {seen[example_id]} already",
+                f"{row.location}: id {example_id!r} stands at {first.location} already",
                 fix="give every row its own id",
             )
-        seen[example_id] = row.location
-    return list(seen)
+        yield row, example_id
 
 
 ORDERS = ("ab", "ba")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from elicitor.data import MissingColumnError, in_order_id, is_empty, row_ids, task_rows
+from elicitor.data import MissingColumnError, identified_rows, in_order_id, is_empty
 from elicitor.errors import DataError
 from elicitor.readers import Row
 from elicitor.tasks import Task
@@ -44,21 +44,28 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
         MissingColumnError: If no row has the gold column.
         DataError: If a value is outside the label set, or the source cannot be read.
     """
-    rows = task_rows(source, task, limit=limit)
-    if not any(task.gold_column in row.values for row in rows):
-        raise MissingColumnError(
-            f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(rows[0].values)}",
-            fix="name the right one with --gold-column",
-        )
     labels: dict[str, int] = {}
     missing = 0
-    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
-        value = row.values.get(task.gold_column)
-        if is_empty(value):
-            missing += 1 if task.mirror is None else 2
-            continue
-        label = task.gold_label(value)
+    for example_id, label in _gold(source, task, limit=limit):
         if label is None:
+            missing += 1 if task.mirror is None else 2
+        elif task.mirror is None:
+            labels[example_id] = label
+        else:
+            labels |= {in_order_id(example_id, 0): label, in_order_id(example_id, 1): 1 - label}
+    return GoldLabels(labels, missing=missing, source=source)
+
+
+def _gold(source: str, task: Task, *, limit: int | None) -> Iterator[tuple[str, int | None]]:
+    """Id and gold label of each row, None where gold is empty; see `load_gold` for what is refused."""
+    columns: list[str] = []
+    found = False
+    for row, example_id in identified_rows(source, task, limit=limit):
+        columns = columns or list(row.values)
+        found = found or task.gold_column in row.values
+        value = row.values.get(task.gold_column)
+        label = None if is_empty(value) else task.gold_label(value)
+        if label is None and not is_empty(value):
             allowed = [*task.gold_values] or list(task.label_space.labels)
             raise DataError(
                 f"{row.location} column {task.gold_column!r}: {value!r} is outside the label set, allowed are "
@@ -66,11 +73,12 @@ def load_gold(source: str, task: Task, *, limit: int | None = None) -> GoldLabel
                 fix="correct it, map it with the task's gold_values, or use another column (eval: --gold-column; label: "
                 "remove it, labelling needs no gold)",
             )
-        if task.mirror is None:
-            labels[example_id] = label
-        else:
-            labels |= {in_order_id(example_id, 0): label, in_order_id(example_id, 1): 1 - label}
-    return GoldLabels(labels, missing=missing, source=source)
+        yield example_id, label
+    if not found:
+        raise MissingColumnError(
+            f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(columns)}",
+            fix="name the right one with --gold-column",
+        )
 
 
 def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
@@ -85,7 +93,8 @@ def check_gold(source: str, task: Task, *, limit: int | None = None) -> None:
         DataError: If a value is outside the label set, or the source cannot be read.
     """
     with contextlib.suppress(MissingColumnError):
-        load_gold(source, task, limit=limit)
+        for _ in _gold(source, task, limit=limit):
+            pass
 
 
 def load_votes(source: str, task: Task, *, limit: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -102,9 +111,8 @@ def load_votes(source: str, task: Task, *, limit: int | None = None) -> dict[str
     Raises:
         DataError: If a vote is outside the label set, or the source cannot be read.
     """
-    rows = task_rows(source, task, limit=limit)
     votes = {}
-    for row, example_id in zip(rows, row_ids(rows, task), strict=True):
+    for row, example_id in identified_rows(source, task, limit=limit):
         cast = tuple(_label(vote, row, task) for vote in _votes(row, task) if vote is not None)
         if cast and task.mirror is None:
             votes[example_id] = cast

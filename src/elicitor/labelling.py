@@ -5,41 +5,43 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, OnStage, Progress
+from elicitor.backends.base import Backend, OnPart, OnStage, Progress
+from elicitor.batch_search import BatchJob, BatchResult, BatchStep, Moment, meter_from_json, search_batch
+from elicitor.batching import Batches, fit_batches
 from elicitor.config import RunConfig, build_config
-from elicitor.consistency import Constraints
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import ConfigError, DataError
+from elicitor.joining import join_batches
+from elicitor.manifest import build_manifest
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
-from elicitor.prompts import PromptEncoder, fit_batches
-from elicitor.readers import read_rows as read_data_rows
+from elicitor.prompts import PromptEncoder, Sizes
+from elicitor.readers import iter_rows as iter_data_rows
 from elicitor.runs import (
-    EVENTS,
     LABELS,
     METRICS,
     Checkpoint,
     RunFolder,
-    build_manifest,
     load_run_config,
     read_json,
     read_rows,
     refuse_used,
-    write_json,
-    write_rows,
 )
-from elicitor.search import FoundLabel, finish, make_search
+from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
 from elicitor.tasks import Task, load_task, resolve_task
+
+if TYPE_CHECKING:
+    from elicitor.distributed import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Step:
         batch: Number of the batch, from 0.
         n_batches: Number of batches.
         n_examples: Examples in this batch.
-        meter: Cost of the run so far.
+        meter: Cost of the batch so far.
     """
 
     events: list[AnyEvent]
@@ -68,61 +70,94 @@ class Step:
 Observer = Callable[[Step], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Run:
     """A finished labelling run.
 
     Attributes:
         path: Its folder.
-        labels: One label an example, in the order of the data.
         metrics: Content of ``metrics.json``: cost, utility, acceptance, class shares.
     """
 
     path: Path
-    labels: list[FoundLabel]
     metrics: dict[str, Any]
+
+    @cached_property
+    def labels(self) -> list[FoundLabel]:
+        """One label an example, in the order of the data; read when first asked for."""
+        return [FoundLabel(**row) for row in read_rows(self.path / LABELS)]
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """A run's inputs, loaded and checked, nothing written yet.
+class Inputs:
+    """A run's inputs, the model apart, loaded and checked.
 
     Attributes:
         config: Resolved settings.
         task: What is asked of each example.
-        dataset: Unlabelled examples.
-        backend: The model.
-        batches: Positions of each batch; whole groups, ascending.
+        dataset: Unlabelled examples, in a temporary file.
         start_labels: Label index by example id that the search may start with, from the file that the settings name.
     """
 
     config: RunConfig
     task: Task
     dataset: Dataset
-    backend: Backend
-    batches: tuple[tuple[int, ...], ...]
     start_labels: Mapping[str, int]
+
+    def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
+        """Which examples are searched together; see `elicitor.batching.fit_batches`."""
+        config = self.config
+        return fit_batches(
+            self.dataset,
+            sizes,
+            batch_size=config.batch_size,
+            max_context_tokens=max_context_tokens,
+            policy=config.context_policy,
+            max_demonstrations=config.plan.max_demonstrations if config.plan.kind == "sampled" else None,
+            rng=np.random.default_rng(config.seed),
+        )
+
+    def job(self, batch: int, positions: Sequence[int], *, checkpoint: Checkpoint | None = None) -> BatchJob:
+        """One batch to search, from where the checkpoint left it."""
+        begun = Moment()
+        if checkpoint and checkpoint.batch == batch:
+            begun = Moment(checkpoint.state, checkpoint.rng, checkpoint.meter)
+        return BatchJob(self.config, self.task, batch, self.dataset.subset(positions), self.start_labels, begun)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Inputs, the model that is to label them, and how they are divided; nothing is written yet.
+
+    Attributes:
+        inputs: Settings, task and data.
+        backend: The model.
+        batches: Positions of each batch; whole groups, ascending.
+    """
+
+    inputs: Inputs
+    backend: Backend
+    batches: Batches
+
+    @property
+    def config(self) -> RunConfig:
+        """Resolved settings."""
+        return self.inputs.config
+
+    @property
+    def task(self) -> Task:
+        """What is asked of each example."""
+        return self.inputs.task
+
+    @property
+    def dataset(self) -> Dataset:
+        """Unlabelled examples."""
+        return self.inputs.dataset
 
     def problem(self, batch: int, *, meter: Meter, on_progress: Progress | None = None) -> Problem:
         """The labelling problem of one batch."""
-        dataset = self.dataset.subset(self.batches[batch])
-        return Problem(
-            dataset=dataset,
-            encoder=PromptEncoder(self.backend.tokenizer, self.task, dataset),
-            constraints=Constraints.from_dataset(dataset, self.task.constraint if self.config.consistency else ()),
-            backend=self.backend,
-            objective=self.config.objective,
-            plan=self.config.plan,
-            meter=meter,
-            on_progress=on_progress,
-            start_labels={
-                i: self.start_labels[e.id] for i, e in enumerate(dataset.examples) if e.id in self.start_labels
-            },
-        )
-
-    def generator(self, batch: int) -> np.random.Generator:
-        """Source of a batch's random choices; batches do not depend on one another."""
-        return np.random.default_rng([self.config.seed, batch])
+        job = self.inputs.job(batch, self.batches[batch])
+        return job.problem(self.backend, meter=meter, on_progress=on_progress)
 
 
 def label(
@@ -165,6 +200,24 @@ def task_of(config: RunConfig) -> Task:
     return load_task(config.task).with_verbalizers(config.verbalizers)
 
 
+def read_inputs(config: RunConfig) -> Inputs:
+    """Load and check everything a run needs but the model.
+
+    Raises:
+        ElicitorError: If settings, data or task cannot be used.
+    """
+    config = config.model_copy(update={"task": resolve_task(config.task)})
+    task = task_of(config)
+    dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
+    prior = config.objective.class_prior
+    if prior is not None and len(prior) != len(dataset.label_space):
+        raise ConfigError(
+            f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
+            fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
+        )
+    return Inputs(config, task, dataset, _start_labels(config, dataset))
+
+
 def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnStage | None = None) -> Workload:
     """Load and check everything a run needs, writing nothing.
 
@@ -179,28 +232,11 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
     Raises:
         ElicitorError: If settings, data, task or model cannot be used.
     """
-    config = config.model_copy(update={"task": resolve_task(config.task)})
-    task = task_of(config)
-    dataset = load_dataset(config.data, task, limit=config.limit)
-    prior = config.objective.class_prior
-    if prior is not None and len(prior) != len(dataset.label_space):
-        raise ConfigError(
-            f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
-            fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
-        )
+    inputs = read_inputs(config)
     if backend is None:
         backend = load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
-    encoder = PromptEncoder(backend.tokenizer, task, dataset)
-    shots = config.plan.max_demonstrations if config.plan.kind == "sampled" else None
-    batches = fit_batches(
-        encoder,
-        batch_size=config.batch_size,
-        max_context_tokens=backend.max_context_tokens,
-        policy=config.context_policy,
-        max_demonstrations=shots,
-        rng=np.random.default_rng(config.seed),
-    )
-    return Workload(config, task, dataset, backend, batches, _start_labels(config, dataset))
+    sizes = PromptEncoder(backend.tokenizer, inputs.task, inputs.dataset).sizes()
+    return Workload(inputs, backend, inputs.batches(sizes, max_context_tokens=backend.max_context_tokens))
 
 
 def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
@@ -210,7 +246,7 @@ def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
         return {}
     known = {example.id for example in dataset.examples}
     labels = {}
-    for row in read_data_rows(file):
+    for row in iter_data_rows(file):
         name, label = row.values.get("id"), row.values.get("label")
         if name not in known:
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
@@ -224,9 +260,11 @@ def run(
     *,
     resume: bool = False,
     backend: Backend | None = None,
+    pool: WorkerPool | None = None,
     observer: Observer | None = None,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
+    on_part: OnPart | None = None,
 ) -> Run:
     """Run or resume a labelling run.
 
@@ -235,9 +273,11 @@ def run(
         output_dir: Run folder.
         resume: Go on with the run in ``output_dir`` if there is one.
         backend: Use this loaded model instead of loading ``config.model``.
-        observer: Called after each step.
-        on_progress: Called after each forward pass with its tokens.
+        pool: Search the batches on these workers, which load the model, instead of one after the other in this process.
+        observer: Called after each step, without a pool.
+        on_progress: Called after each forward pass (with a pool: each batch) with its tokens.
         on_stage: Called when the model begins to load and when the search begins.
+        on_part: Called with finished and all batches after each one.
 
     Returns:
         The finished run.
@@ -247,21 +287,64 @@ def run(
     """
     if not resume:
         refuse_used(output_dir)
-    workload = prepare(config, backend=backend, on_stage=on_stage)
+    if pool is None:
+        workload = prepare(config, backend=backend, on_stage=on_stage)
+        inputs, batches, model = workload.inputs, workload.batches, ModelFacts.of(workload.backend)
+    else:
+        inputs = read_inputs(config)
+        model = pool.load(inputs.config, on_stage=on_stage)
+        batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
     manifest = build_manifest(
-        data_fingerprint=workload.dataset.fingerprint,
-        model_fingerprint=workload.backend.fingerprint,
-        model={"name": workload.backend.name, "max_context_tokens": workload.backend.max_context_tokens},
-        start_labels=dict(workload.start_labels),
+        data_fingerprint=inputs.dataset.fingerprint,
+        model_fingerprint=model.fingerprint,
+        model={"name": model.name, "max_context_tokens": model.max_context_tokens},
+        start_labels=dict(inputs.start_labels),
     )
     opened = RunFolder.resume if resume else RunFolder.create
-    workload.backend.forget()
-    with opened(output_dir, workload.config, manifest) as folder:
+    with opened(output_dir, inputs.config, manifest) as folder:
         if on_stage:
-            on_stage(f"searching, {len(workload.dataset)} examples in {len(workload.batches)} batches")
-        for batch in range(folder.checkpoint().batch, len(workload.batches)):
-            _search_batch(workload, folder, batch, observer=observer, on_progress=on_progress)
-        return _conclude(workload, folder)
+            on_stage(f"searching, {len(inputs.dataset)} examples in {len(batches)} batches")
+        begun = folder.checkpoint()
+        left = [batch for batch in range(len(batches)) if batch not in begun.done]
+        jobs = (inputs.job(batch, batches[batch], checkpoint=begun) for batch in left)
+        results: Iterator[BatchResult]
+        if pool is None:
+            results = (_search_here(job, folder, workload, observer=observer, on_progress=on_progress) for job in jobs)
+        else:
+            results = pool.search(jobs)
+        for done, result in enumerate(results, start=len(begun.done) + 1):
+            folder.finish_batch(
+                result.batch,
+                events=(event.to_json() for event in result.last.events),
+                labels=result.labels,
+                metrics={"metrics": result.metrics, "meter": asdict(result.meter)},
+            )
+            if pool is not None and on_progress:
+                on_progress(result.meter.cost.tokens_computed)
+            if on_part:
+                on_part(done, len(batches))
+        join_batches(folder, batches, inputs.dataset.label_space)
+        return load_run(folder.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a run must know of its model, wherever that is.
+
+    Attributes:
+        name: As the user gave it.
+        fingerprint: See `elicitor.backends.base.Backend.fingerprint`.
+        max_context_tokens: Its window.
+    """
+
+    name: str
+    fingerprint: str
+    max_context_tokens: int
+
+    @classmethod
+    def of(cls, backend: Backend) -> ModelFacts:
+        """The facts of a loaded model."""
+        return cls(backend.name, backend.fingerprint, backend.max_context_tokens)
 
 
 def load_run(path: Path) -> Run:
@@ -272,118 +355,37 @@ def load_run(path: Path) -> Run:
         DataError: If the run has not finished.
     """
     load_run_config(path)
-    labels = [FoundLabel(**row) for row in read_rows(path / LABELS)]
-    return Run(path=path, labels=labels, metrics=read_json(path / METRICS))
+    if not (path / LABELS).exists():
+        raise DataError(f"{path / LABELS} does not exist", fix="finish the run with --resume, or check the folder")
+    return Run(path=path, metrics=read_json(path / METRICS))
 
 
-def _search_batch(
-    workload: Workload, folder: RunFolder, batch: int, *, observer: Observer | None, on_progress: Progress | None
-) -> None:
-    """Search one batch from its checkpoint to its labels, saving after each step."""
-    saved = folder.checkpoint()
-    meter = _meter_from_json(saved.meter)
-    problem = workload.problem(batch, meter=meter, on_progress=on_progress)
-    search = make_search(workload.config, batch=batch)
-    rng = workload.generator(batch)
+def _search_here(
+    job: BatchJob, folder: RunFolder, workload: Workload, *, observer: Observer | None, on_progress: Progress | None
+) -> BatchResult:
+    """Search one batch in this process, saving after each step."""
+    finished = folder.checkpoint().done
 
-    def keep(state: SearchState, events: list[AnyEvent], *, done: bool = False) -> None:
-        folder.append(event.to_json() for event in events)
-        folder.save(
-            Checkpoint(
-                batch=batch + 1 if done else batch,
-                state=None if done else state.to_json(),
-                rng=None if done else dict(rng.bit_generator.state),
-                meter=asdict(meter),
-            )
-        )
+    def tell(step: BatchStep) -> None:
         if observer:
             observer(
                 Step(
-                    events=events,
-                    state=state,
-                    budget=search.budget(problem),
-                    batch=batch,
+                    events=step.events,
+                    state=step.state,
+                    budget=step.budget,
+                    batch=job.batch,
                     n_batches=len(workload.batches),
-                    n_examples=len(problem.dataset),
-                    meter=meter,
+                    n_examples=len(job.dataset),
+                    meter=meter_from_json(step.moment.meter),
                 )
             )
 
-    if saved.state is None or saved.rng is None:
-        state, started = search.start(problem, rng=rng)
-        keep(state, [started])
-    else:
-        state = SearchState.from_json(saved.state)
-        rng.bit_generator.state = saved.rng
-    while state.finished is None:
-        state, events = search.step(problem, state, rng=rng)
-        keep(state, events)
+    def keep(step: BatchStep) -> None:
+        folder.append(event.to_json() for event in step.events)
+        moment = step.moment
+        folder.save(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
+        tell(step)
 
-    searched = state
-    state, found, events = finish(problem, searched, batch=batch, rng=rng)
-    # The batch counts as done at the next line but two; a kill before it repeats `finish` from the same generator state.
-    write_rows(folder.batch_labels(batch), [asdict(item) for item in found])
-    write_json(folder.batch_metrics(batch), _batch_metrics(batch, searched, state))
-    keep(state, events, done=True)
-
-
-def _batch_metrics(batch: int, searched: SearchState, final: SearchState) -> dict[str, Any]:
-    return {
-        "batch": batch,
-        "finished": searched.finished,
-        "iterations": searched.iteration,
-        "searched": len(searched.assignment.labelled),
-        "filled": len(searched.assignment.unlabelled),
-        "utility": final.utility.total,
-        "predictability": final.utility.predictability,
-        "inconsistency": final.utility.inconsistency,
-    }
-
-
-def _conclude(workload: Workload, folder: RunFolder) -> Run:
-    """Join the batches into ``labels.jsonl`` and ``metrics.json``, then drop the parts."""
-    numbers = range(len(workload.batches))
-    if not (folder.path / METRICS).exists():
-        by_id = {row["id"]: row for number in numbers for row in read_rows(folder.batch_labels(number))}
-        labels = [by_id[example.id] for example in workload.dataset.examples]
-        batches = [read_json(folder.batch_metrics(number)) for number in numbers]
-        meter = _meter_from_json(folder.checkpoint().meter)
-        write_rows(folder.path / LABELS, labels)
-        write_json(folder.path / METRICS, _metrics(workload, labels, batches, meter, read_rows(folder.path / EVENTS)))
-    for number in numbers:
-        folder.batch_labels(number).unlink(missing_ok=True)
-        folder.batch_metrics(number).unlink(missing_ok=True)
-    return load_run(folder.path)
-
-
-def _metrics(
-    workload: Workload,
-    labels: list[dict[str, Any]],
-    batches: list[dict[str, Any]],
-    meter: Meter,
-    events: list[dict[str, Any]],
-) -> dict[str, Any]:
-    counts = Counter(row["label"] for row in labels)
-    judged = [event for event in events if event["kind"] == "proposed" and event["utility_proposed"] is not None]
-    return {
-        "n_examples": len(labels),
-        "labels": {name: counts[name] for name in workload.dataset.label_space.labels},
-        "filled": sum(row["filled"] for row in labels),
-        "proposals": {
-            "made": sum(event["kind"] == "proposed" for event in events),
-            "judged": len(judged),
-            "accepted": sum(event["accepted"] for event in judged),
-        },
-        "warnings": [event["message"] for event in events if event["kind"] == "warned"],
-        "cost": {
-            **asdict(meter.cost),
-            "evaluations": meter.evaluations,
-            "in_order_tokens_same_events": meter.in_order_tokens,
-            "naive_tokens_same_events": meter.naive_tokens,
-        },
-        "batches": batches,
-    }
-
-
-def _meter_from_json(values: Mapping[str, Any]) -> Meter:
-    return Meter(**{**values, "cost": Cost(**values["cost"])}) if values else Meter()
+    result = search_batch(job, workload.backend, on_step=keep, on_progress=on_progress)
+    tell(result.last)
+    return result

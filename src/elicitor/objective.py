@@ -137,6 +137,15 @@ class Meter:
     naive_tokens: int = 0
     evaluations: int = 0
 
+    def __add__(self, other: Meter) -> Meter:
+        """Sum two meters field by field."""
+        return Meter(
+            self.cost + other.cost,
+            self.in_order_tokens + other.in_order_tokens,
+            self.naive_tokens + other.naive_tokens,
+            self.evaluations + other.evaluations,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

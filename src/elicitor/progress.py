@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,10 +19,14 @@ from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.labelling import Run, Step, prepare, run
 from elicitor.models import load_backend
+from elicitor.runs import refuse_used
 from elicitor.search.events import Proposal, Warned
 from elicitor.solutions import Sampled, SampleSettings, SamplingCost, sample_solutions, sampling_cost
 from elicitor.suite import Suite, SuiteConfig, run_suite
 from elicitor.suite_cost import PartCost, suite_cost
+
+if TYPE_CHECKING:
+    from elicitor.distributed import RayOptions
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between progress lines when standard error is not a terminal."""
@@ -53,6 +57,7 @@ class Display:
         self._tokens = 0
         self._started = time.monotonic()
         self._last_line = self._started
+        self._first: int | None = None
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -63,8 +68,6 @@ class Display:
 
     def tokens(self, count: int) -> None:
         """Count computed tokens; called after each forward pass."""
-        if self._tokens == 0:
-            self._started = time.monotonic()
         self._tokens += count
         self._bar.update(self._task, detail=f"{self._rate()} tok/s")
 
@@ -77,10 +80,12 @@ class Display:
         detail = f"{detail} {self._rate()} tok/s"
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         now = time.monotonic()
+        # What a resumed run found done says nothing of the pace.
+        self._first = completed - 1 if self._first is None else self._first
         if not self._console.is_terminal and now - self._last_line >= _PLAIN_INTERVAL:
             self._last_line = now
             elapsed = now - self._started
-            left = elapsed / max(completed, 1) * (total - completed)
+            left = elapsed / max(completed - self._first, 1) * (total - completed)
             line = (
                 f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
             )
@@ -90,8 +95,14 @@ class Display:
         """Show how many parts are done."""
         self.update(done, parts, "")
 
+    def batches(self, done: int, batches: int) -> None:
+        """Show how many batches are done."""
+        self.update(done, batches, "batches")
+
     def stage(self, name: str) -> None:
-        """Show what begins now."""
+        """Show what begins now; the clock of the rate runs from the last stage before any token."""
+        if self._tokens == 0:
+            self._started = time.monotonic()
         self._bar.update(self._task, description=f"{self._description}: {name}")
         if not self._console.is_terminal:
             self._console.print(f"{self._description}: {name}", markup=False)
@@ -100,9 +111,25 @@ class Display:
         return f"{self._tokens / max(time.monotonic() - self._started, 1e-3):,.0f}"
 
 
-def label_with_progress(config: RunConfig, folder: Path, *, resume: bool) -> Run:
+def label_with_progress(config: RunConfig, folder: Path, *, resume: bool, cluster: RayOptions | None = None) -> Run:
     """Run a labelling run under a progress bar; see `elicitor.labelling.run`."""
     with Display(f"label {config.search}") as display:
+        if cluster is not None:
+            if not resume:
+                refuse_used(folder)
+            display.stage("starting Ray")
+            from elicitor.distributed import WorkerPool
+
+            with WorkerPool(cluster) as pool:
+                return run(
+                    config,
+                    folder,
+                    resume=resume,
+                    pool=pool,
+                    on_progress=display.tokens,
+                    on_stage=display.stage,
+                    on_part=display.batches,
+                )
         judged: list[bool] = []
 
         def observe(step: Step) -> None:
@@ -118,7 +145,8 @@ def label_with_progress(config: RunConfig, folder: Path, *, resume: bool) -> Run
             batch = f"batch {step.batch + 1}/{step.n_batches} " if step.n_batches > 1 else ""
             labelled = f"labelled {len(step.state.assignment.labelled)}/{step.n_examples}"
             detail = f"{batch}U {step.state.utility.total:.2f} {heat}{accepted}{labelled}"
-            display.update(step.state.iteration, step.budget, detail)
+            # Batches are about equally large, so the steps left in all are about as many in each.
+            display.update(step.batch * step.budget + step.state.iteration, step.n_batches * step.budget, detail)
 
         return run(config, folder, resume=resume, observer=observe, on_progress=display.tokens, on_stage=display.stage)
 

@@ -1,4 +1,4 @@
-"""Examples as token segments, and how many of them fit a context.
+"""Examples as token segments.
 
 Token-boundary rule: body, verbalizer and separator are tokenised one by one and their ids concatenated. A query is a body,
 so it tokenises exactly as the body inside a demonstration does, and the label's tokens asked for after a query are exactly
@@ -8,17 +8,33 @@ those that follow a body in a demonstration. Nothing is ever truncated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from elicitor.backends.base import Prompt, TokenIds, Tokenizer
 from elicitor.data import Assignment, Dataset
-from elicitor.errors import ContextOverflowError, LabelTokenError
+from elicitor.errors import LabelTokenError
 from elicitor.plan import Context
 from elicitor.tasks import Task
 
-ContextPolicy = Literal["batch", "error"]
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Lengths of a data set's segments, in tokens: all that decides how many examples fit a context.
+
+    Attributes:
+        start: What every prompt begins with.
+        separator: What ends a demonstration.
+        longest_candidate: The longest verbalizer.
+        queries: Shape (examples,): each example up to where its label begins.
+    """
+
+    start: int
+    separator: int
+    longest_candidate: int
+    queries: NDArray[np.int64]
 
 
 class PromptEncoder:
@@ -77,6 +93,11 @@ class PromptEncoder:
         start = (self.start,) if self.start else ()
         return Prompt((*start, *demonstrations, self.query(position)), self.candidates)
 
+    def sizes(self) -> Sizes:
+        """Lengths of all segments; the examples are read one at a time and nothing of them is kept."""
+        lengths = (len(self._tokenizer.encode(self._task.render(example))) for example in self.dataset.examples)
+        return Sizes(len(self.start), len(self.separator), self.longest_candidate, np.fromiter(lengths, np.int64))
+
     def longest_demonstration(self, position: int) -> int:
         """Tokens of an example's demonstration under its longest label."""
         return len(self.query(position)) + self.longest_candidate + len(self.separator)
@@ -105,103 +126,6 @@ def encode_after_word(tokenizer: Tokenizer, text: str) -> TokenIds:
     if whole[: len(anchor)] == anchor and len(whole) > len(anchor):
         return whole[len(anchor) :]
     return tokenizer.encode(text)
-
-
-def fit_batches(
-    encoder: PromptEncoder,
-    *,
-    batch_size: int,
-    max_context_tokens: int,
-    policy: ContextPolicy,
-    max_demonstrations: int | None,
-    rng: np.random.Generator,
-) -> tuple[tuple[int, ...], ...]:
-    """Divide a data set into batches of whole groups whose contexts fit the model's window.
-
-    Args:
-        encoder: The data set's encoder.
-        batch_size: Examples of a batch, at most; a larger group is a batch of its own.
-        max_context_tokens: The model's window.
-        policy: ``batch`` makes smaller batches where the window asks for it, ``error`` raises.
-        max_demonstrations: Demonstrations in a context, when the plan bounds them.
-        rng: Deals groups into batches, if there is more than one batch.
-
-    Returns:
-        Positions of each batch, ascending.
-
-    Raises:
-        ContextOverflowError: If an example does not fit the window even behind one demonstration, if a group does not, or
-            if ``policy`` is ``error`` and smaller batches would be needed.
-    """
-    positions = range(len(encoder.dataset))
-    demonstration = [encoder.longest_demonstration(i) for i in positions]
-    longest_query = max(len(encoder.query(i)) for i in positions)
-    room = max_context_tokens - len(encoder.start) - encoder.longest_candidate
-    shortest = sorted(positions, key=demonstration.__getitem__)[:2]
-    for i in positions:
-        needed = len(encoder.query(i)) + sum(demonstration[j] for j in [j for j in shortest if j != i][:1])
-        if needed > room:
-            example = encoder.dataset.examples[i]
-            raise ContextOverflowError(
-                f"{example.location}: example {example.id!r} needs {max_context_tokens - room + needed} tokens with the "
-                f"shortest demonstration, the model's context holds {max_context_tokens}",
-                fix="shorten or drop the example, or use a model with a longer context",
-            )
-    if max_demonstrations is not None:
-        # Contexts hold the longest demonstrations at worst, so their size does not depend on the batch.
-        worst = sum(sorted(demonstration, reverse=True)[:max_demonstrations]) + longest_query
-        if worst > room:
-            raise ContextOverflowError(
-                f"{max_demonstrations} demonstrations and a query can take {worst} tokens, the model's context leaves {room}",
-                fix="set plan.max_demonstrations lower",
-            )
-        token_budget = float("inf")
-    else:
-        # A context holds the others' demonstrations, the target's query and a label: all but the target's separator.
-        token_budget = max_context_tokens - len(encoder.start) + len(encoder.separator)
-    groups = list(encoder.dataset.groups())
-    if len(positions) <= batch_size and sum(demonstration) <= token_budget:
-        return (tuple(positions),)
-    _refuse_large_group(encoder, groups, demonstration, token_budget)
-    dealt = [groups[g] for g in rng.permutation(len(groups))]
-    batches = _pack(dealt, demonstration, batch_size=batch_size, token_budget=token_budget)
-    if policy == "error" and batches != _pack(dealt, demonstration, batch_size=batch_size, token_budget=float("inf")):
-        raise ContextOverflowError(
-            f"batches of {batch_size} examples do not fit the {max_context_tokens} tokens of the model's context",
-            fix="set batch_size lower, context_policy=batch, or plan.kind=sampled",
-        )
-    return tuple(tuple(sorted(batch)) for batch in batches)
-
-
-def _pack(
-    groups: Sequence[Sequence[int]], demonstration: Sequence[int], *, batch_size: int, token_budget: float
-) -> list[list[int]]:
-    """Put groups into batches one after the other; a group that does not fit the last batch begins a new one."""
-    batches: list[list[int]] = []
-    used = 0
-    for members in groups:
-        tokens = sum(demonstration[i] for i in members)
-        if batches and len(batches[-1]) + len(members) <= batch_size and used + tokens <= token_budget:
-            batches[-1].extend(members)
-            used += tokens
-        else:
-            batches.append(list(members))
-            used = tokens
-    return batches
-
-
-def _refuse_large_group(
-    encoder: PromptEncoder, groups: Sequence[Sequence[int]], demonstration: Sequence[int], token_budget: float
-) -> None:
-    for members in groups:
-        tokens = sum(demonstration[i] for i in members)
-        if tokens > token_budget:
-            first = encoder.dataset.examples[members[0]]
-            raise ContextOverflowError(
-                f"{first.location}: group {first.group_id!r} takes {tokens} tokens, the model's context leaves "
-                f"{token_budget:.0f} for demonstrations",
-                fix="split the group, set plan.kind=sampled, or use a model with a longer context",
-            )
 
 
 def check_distinct(candidates: Sequence[TokenIds], verbalizers: Sequence[str]) -> None:

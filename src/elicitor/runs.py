@@ -7,13 +7,9 @@ stands for, and resuming cuts off whatever was written after. One writer at a ti
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -31,16 +27,16 @@ METRICS = "metrics.json"
 _LOCK = ".lock"
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Replace a file as a whole: a reader sees the old or the new content, never a part.
 
     Args:
         path: File to write.
-        text: New content.
+        text: New content, or its parts, which are written as they come.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.writelines([text] if isinstance(text, str) else text)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
@@ -52,8 +48,8 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines atomically."""
-    write_atomic(path, "".join(_line(row) for row in rows))
+    """Write JSON Lines atomically, one at a time."""
+    write_atomic(path, (_line(row) for row in rows))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -79,35 +75,43 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: If the file is missing or a line is not JSON.
     """
-    rows = []
+    return list(iter_rows(path))
+
+
+def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read JSON Lines of a run folder one at a time; see `read_rows`."""
     try:
-        # Not splitlines(): an id may hold a line separator of Unicode, which JSON leaves as it is.
-        for number, line in enumerate(filter(None, path.read_text(encoding="utf-8").split("\n")), start=1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path} line {number} is not JSON", fix="resume the run, which repairs it") from error
+        # No other line ends count: an id may hold a line separator of Unicode, which JSON leaves as it is.
+        with path.open(encoding="utf-8", newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(
+                        f"{path} line {number} is not JSON", fix="resume the run, which repairs it"
+                    ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
-    return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a run stands.
+    """Where a run stands; batches may finish in any order.
 
     Attributes:
-        batch: Batch in work; equal to the number of batches when all are done.
-        state: The search's state as JSON values, or None before the batch has begun.
-        rng: State of the batch's generator.
-        meter: Cost so far.
+        done: Finished batches, ascending.
+        batch: Batch that was begun and is not finished, if there is one.
+        state: Its search's state as JSON values, or None before the batch has begun.
+        rng: State of its generator.
+        meter: Its cost so far.
         event_bytes: Length of ``events.jsonl`` that belongs to this state.
     """
 
-    batch: int
-    state: dict[str, Any] | None
-    rng: dict[str, Any] | None
-    meter: dict[str, Any]
+    done: tuple[int, ...] = ()
+    batch: int | None = None
+    state: dict[str, Any] | None = None
+    rng: dict[str, Any] | None = None
+    meter: Mapping[str, Any] | None = None
     event_bytes: int = 0
 
 
@@ -228,7 +232,33 @@ class RunFolder:
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
         path = self.path / CHECKPOINT
-        return Checkpoint(**read_json(path)) if path.exists() else Checkpoint(batch=0, state=None, rng=None, meter={})
+        if not path.exists():
+            return Checkpoint()
+        values = read_json(path)
+        return Checkpoint(**{**values, "done": tuple(values["done"])})
+
+    def finish_batch(
+        self,
+        batch: int,
+        *,
+        events: Iterable[Mapping[str, Any]],
+        labels: Sequence[Mapping[str, Any]],
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """Keep a finished batch; it counts from the last write on, which is the checkpoint's.
+
+        Args:
+            batch: Its number.
+            events: Its events that are not in ``events.jsonl`` yet.
+            labels: Its labels.
+            metrics: Its metrics and cost.
+        """
+        self.append(events)
+        write_rows(self.batch_labels(batch), labels)
+        write_json(self.batch_metrics(batch), metrics)
+        before = self.checkpoint()
+        done = tuple(sorted({*before.done, batch}))
+        self.save(Checkpoint(done) if before.batch == batch else replace(before, done=done))
 
     def batch_labels(self, batch: int) -> Path:
         """File that keeps the labels of one finished batch until all are done."""
@@ -280,72 +310,6 @@ def load_run_config(path: Path) -> RunConfig:
     if not has_run(path):
         raise ConfigError(f"{path} is not a run folder", fix="give the --output-dir of an earlier 'elicitor label'")
     return read_config(path / CONFIG)
-
-
-def build_manifest(
-    *,
-    data_fingerprint: str,
-    model_fingerprint: str,
-    model: Mapping[str, Any],
-    start_labels: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """What a run depends on; ``identity`` must be equal for a resume.
-
-    Args:
-        data_fingerprint: Hash of the unlabelled data set.
-        model_fingerprint: Hash of weights and numeric settings.
-        model: Further facts about the model, for the reader.
-        start_labels: Labels that a user gave the search to start with; whether they are gold only the user knows.
-
-    Returns:
-        JSON values without secrets, host names or times.
-    """
-    return {
-        "identity": {
-            "elicitor": importlib.metadata.version("elicitor"),
-            "data": data_fingerprint,
-            "model": model_fingerprint,
-            "start_labels": _hash(start_labels) if start_labels else None,
-        },
-        "gold_used": "start labels were given" if start_labels else False,
-        "model": dict(model),
-        "versions": package_versions(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "git": _git_state(),
-    }
-
-
-_REPORTED = ("elicitor", "numpy", "torch", "transformers", "tokenizers", "safetensors", "gguf", "datasets")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the installed packages that can change a result."""
-    versions = {}
-    for name in _REPORTED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _hash(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the working folder's repository, if it is one: what a researcher needs to find the code again."""
-
-    def git(*args: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    return None if commit is None else {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
 
 
 def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

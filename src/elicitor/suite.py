@@ -341,7 +341,7 @@ def write_results(suite: Suite, config: SuiteConfig, *, command: str | None) -> 
     """Write tables and figure beside the runs."""
     import datetime
 
-    from elicitor.runs import package_versions
+    from elicitor.manifest import package_versions
 
     stem = suite.folder / RESULTS
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())

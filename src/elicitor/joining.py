@@ -1,0 +1,92 @@
+"""The end of a run: finished batches become ``labels.jsonl`` and ``metrics.json``, however many there are.
+
+Labels, events and metrics are read one at a time, so memory does not grow with what a run has written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from elicitor.batch_search import meter_from_json
+from elicitor.data import LabelSpace
+from elicitor.objective import Meter
+from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, iter_rows, read_json, write_json, write_rows
+from elicitor.spool import Spool
+
+
+def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_space: LabelSpace) -> None:
+    """Join the batches into ``labels.jsonl`` and ``metrics.json``, then drop the parts.
+
+    Args:
+        folder: Folder whose batches are all finished; one that was joined before is left as it is.
+        batches: Positions of each batch, ascending.
+        label_space: The labels.
+    """
+    numbers = range(len(batches))
+    if not (folder.path / METRICS).exists():
+        counts: Counter[str] = Counter()
+        write_rows(folder.path / LABELS, _counted(_in_order(folder, batches), counts))
+        parts = [read_json(folder.batch_metrics(number)) for number in numbers]
+        meter = Meter()
+        for part in parts:
+            meter += meter_from_json(part["meter"])
+        write_json(
+            folder.path / METRICS,
+            {
+                "n_examples": sum(map(len, batches)),
+                "labels": {name: counts[f"label {name}"] for name in label_space.labels},
+                "filled": counts["filled"],
+                **_event_metrics(iter_rows(folder.path / EVENTS)),
+                "cost": {
+                    **asdict(meter.cost),
+                    "evaluations": meter.evaluations,
+                    "in_order_tokens_same_events": meter.in_order_tokens,
+                    "naive_tokens_same_events": meter.naive_tokens,
+                },
+                "batches": [part["metrics"] for part in parts],
+            },
+        )
+    for number in numbers:
+        folder.batch_labels(number).unlink(missing_ok=True)
+        folder.batch_metrics(number).unlink(missing_ok=True)
+
+
+def _in_order(folder: RunFolder, batches: Sequence[Sequence[int]]) -> Iterator[dict[str, Any]]:
+    """Labels of all batches in the order of the data."""
+    spool = Spool()
+    for number in range(len(batches)):
+        for row in iter_rows(folder.batch_labels(number)):
+            spool.append(row)
+    for place in np.argsort(np.concatenate([np.asarray(batch) for batch in batches])):
+        yield spool[int(place)]
+
+
+def _counted(labels: Iterable[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    for row in labels:
+        counts[f"label {row['label']}"] += 1
+        counts["filled"] += row["filled"]
+        yield row
+
+
+def _event_metrics(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Proposals, and warnings in the order of the batches, which may have finished in another one."""
+    counts: Counter[str] = Counter()
+    warnings: list[tuple[int, str]] = []
+    for event in events:
+        if event["kind"] == "warned":
+            warnings.append((event["batch"], event["message"]))
+        elif event["kind"] == "proposed":
+            judged = event["utility_proposed"] is not None
+            counts["made"] += 1
+            counts["judged"] += judged
+            counts["accepted"] += judged and event["accepted"]
+    warnings.sort(key=lambda warning: warning[0])
+    return {
+        "proposals": {name: counts[name] for name in ("made", "judged", "accepted")},
+        "warnings": [message for _, message in warnings],
+    }

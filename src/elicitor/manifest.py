@@ -1,0 +1,77 @@
+"""What a run was made from: versions, data, model and the state of the code, without secrets, host names or times."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+
+def build_manifest(
+    *,
+    data_fingerprint: str,
+    model_fingerprint: str,
+    model: Mapping[str, Any],
+    start_labels: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """What a run depends on; ``identity`` must be equal for a resume.
+
+    Args:
+        data_fingerprint: Hash of the unlabelled data set.
+        model_fingerprint: Hash of weights and numeric settings.
+        model: Further facts about the model, for the reader.
+        start_labels: Labels that a user gave the search to start with; whether they are gold only the user knows.
+
+    Returns:
+        JSON values without secrets, host names or times.
+    """
+    return {
+        "identity": {
+            "elicitor": importlib.metadata.version("elicitor"),
+            "data": data_fingerprint,
+            "model": model_fingerprint,
+            "start_labels": _hash(start_labels) if start_labels else None,
+        },
+        "gold_used": "start labels were given" if start_labels else False,
+        "model": dict(model),
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "git": _git_state(),
+    }
+
+
+_REPORTED = ("elicitor", "numpy", "torch", "transformers", "tokenizers", "safetensors", "gguf", "datasets")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that can change a result."""
+    versions = {}
+    for name in _REPORTED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working folder's repository, if it is one: what a researcher needs to find the code again."""
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
