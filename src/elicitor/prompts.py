@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from elicitor.backends.base import Prompt, TokenIds, Tokenizer
+from elicitor.backends.base import BatchTokenizer, Prompt, TokenIds, Tokenizer
 from elicitor.data import Assignment, Dataset
 from elicitor.errors import ContextOverflowError, LabelTokenError
 from elicitor.plan import Context
@@ -44,6 +44,8 @@ class PromptEncoder:
         self.start: TokenIds = (*tokenizer.start_ids, *(tokenizer.encode(task.preamble) if task.preamble else ()))
         self._queries: dict[int, TokenIds] = {}
         self._demonstrations: dict[tuple[int, int], TokenIds] = {}
+        if isinstance(tokenizer, BatchTokenizer):
+            tokenizer.encode_all([task.render(example) for example in dataset.examples])
 
     def query(self, position: int) -> TokenIds:
         """Tokens of an example up to where its label begins."""
