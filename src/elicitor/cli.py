@@ -41,7 +41,9 @@ def label_command(
     task: Annotated[
         str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, fake or a folder.")
+    ] = None,
     search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
@@ -54,6 +56,9 @@ def label_command(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost and two prompts, write nothing.")] = False,
+    price_per_million: Annotated[
+        float | None, typer.Option(help="With --dry-run: price of a million prompt tokens of a hosted model.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find coherent labels for unlabelled examples."""
@@ -68,6 +73,7 @@ def label_command(
         "seed": seed,
         "limit": limit,
         "batch_size": batch_size,
+        "backend.remote.price_per_million": price_per_million,
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
     from elicitor import console, progress

@@ -45,7 +45,9 @@ def start(monkeypatch):
 def settings(tmp_path):
     import json
 
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"id": f"e{i}", "text": f"text {i}"}) + "\n" for i in range(12)))
+    (tmp_path / "x.jsonl").write_text(
+        "".join(json.dumps({"id": f"e{i}", "text": f"text {i}"}) + "\n" for i in range(12))
+    )
 
     def make(model, **remote):
         flags = {"data": str(tmp_path / "x.jsonl"), "task": TASK, "model": model, "icm.iterations": 20}

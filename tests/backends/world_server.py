@@ -174,7 +174,12 @@ class Handler(BaseHTTPRequestHandler):
         if body["logprobs"] > world.max_top:
             raise Refusal(400, f"logprobs must be at most {world.max_top}")
         texts = [tuple(prompt.encode()) if isinstance(prompt, str) else tuple(prompt) for prompt in prompts]
-        answer = {"id": "cmpl-1", "object": "text_completion", "model": body["model"], "system_fingerprint": world.build}
+        answer = {
+            "id": "cmpl-1",
+            "object": "text_completion",
+            "model": body["model"],
+            "system_fingerprint": world.build,
+        }
         listed = [world.listed(text, body["logprobs"], body.get("logprob_token_ids")) for text in texts]
         answer["choices"] = [self.choice(world, body, index, found) for index, found in enumerate(listed)]
         if world.usage:
