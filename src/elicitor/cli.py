@@ -308,7 +308,10 @@ def main() -> None:
     except ElicitorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # typer turns Ctrl-C into an exit with 130 before it gets here.
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
         print("\nstopped; 'elicitor label --resume --output-dir FOLDER' goes on from the last step", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

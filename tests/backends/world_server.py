@@ -45,9 +45,11 @@ class World:
     usage: bool = True
     cached: bool = False
     max_read: int | None = None
+    echoes_key: bool = False
     delay: float = 0.0
     fault: object = None
     served: int = 0
+    failed: int = 0
     requests: list = field(default_factory=list)
     lock: object = field(default_factory=threading.Lock)
 
@@ -85,6 +87,15 @@ def _log_sum(values):
     return math.log(sum(math.exp(value) for value in values))
 
 
+def prompts(candidates, n=3):
+    """Prompts of 0 to n demonstrations, as the world understands them."""
+    words = [word.decode() for word in candidates]
+    demonstrations = [tuple(f"text {i}:{words[i % 2]}\n\n".encode()) for i in range(n)]
+    return [
+        Prompt((*demonstrations[:k], tuple(f"text {k}:".encode())), tuple(map(tuple, candidates))) for k in range(n + 1)
+    ]
+
+
 class Refusal(Exception):
     def __init__(self, status, message):
         super().__init__(message)
@@ -112,6 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             world.requests.append((self.path, body, dict(self.headers)))
         time.sleep(world.delay)
         fault = (world.fault(number, self.path) if world.fault else None) or {}
+        world.failed += bool(fault)
         time.sleep(fault.get("delay", 0))
         if fault.get("drop"):
             self.close_connection = True
@@ -119,9 +131,12 @@ class Handler(BaseHTTPRequestHandler):
         status, said = fault.get("status", 200), fault.get("body")
         if said is None:
             try:
-                said = self.route(world, body) if status == 200 else {"error": {"message": "told to fail"}}
+                if status != 200 or (world.echoes_key and self.path == "/v1/completions"):
+                    raise Refusal(status if status != 200 else 400, "told to fail")
+                said = self.route(world, body)
             except Refusal as refusal:
-                status, said = refusal.status, {"error": {"message": str(refusal), "code": refusal.status}}
+                message = f"{refusal} {self.headers['Authorization']}" if world.echoes_key else str(refusal)
+                status, said = refusal.status, {"error": {"message": message, "code": refusal.status}}
         text = said.encode() if isinstance(said, str) else json.dumps(said).encode()
         if fault.get("cut"):
             text = text[: len(text) // 2]

@@ -31,6 +31,8 @@ OnAnswer = Callable[[int, Answer], None]
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 """Statuses after which the same request may succeed later."""
+_CONNECT_TIMEOUT = 15.0
+"""Seconds to wait for a connection, which needs no model to think."""
 
 
 class RefusedError(BackendError):
@@ -121,6 +123,7 @@ class HttpClient:
         waiting = iter(range(len(calls)))
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         limits = httpx.Limits(max_connections=self.settings.concurrency)
+        timeout = httpx.Timeout(self.settings.timeout, connect=min(_CONNECT_TIMEOUT, self.settings.timeout))
 
         async def work(client: httpx.AsyncClient) -> None:
             # Workers take turns at one queue, so calls leave in order and a server's prefix cache sees neighbours together.
@@ -130,7 +133,7 @@ class HttpClient:
                     on_answer(index, answers[index])
 
         async with httpx.AsyncClient(
-            headers=headers, timeout=self.settings.timeout, limits=limits, verify=self._tls, http2=self.settings.http2
+            headers=headers, timeout=timeout, limits=limits, verify=self._tls, http2=self.settings.http2
         ) as client:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -186,10 +189,10 @@ class HttpClient:
                 response = await client.get(call.url)
             else:
                 response = await client.post(call.url, json=call.body)
-        except httpx.TimeoutException as error:
-            reached = not isinstance(error, httpx.ConnectTimeout)
-            reason = f"no answer within {self.settings.timeout:g} s"
-            raise _PassingError(reason, reached=reached) from None
+        except httpx.ConnectTimeout:
+            raise _PassingError("no connection", reached=False) from None
+        except httpx.TimeoutException:
+            raise _PassingError(f"no answer within {self.settings.timeout:g} s") from None
         except httpx.TransportError as error:
             reason = self._clean(f"{type(error).__name__}: {error}")
             raise _PassingError(reason, reached=not isinstance(error, httpx.ConnectError)) from None

@@ -120,7 +120,9 @@ class OpenAIBackend:
         todo = [index for index, answer in enumerate(known) if answer is None]
         asked = [prompts[index] for index in todo]
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
-        log_probs[todo], bounded, computed = self._ask(asked, on_progress=on_progress)
+        bounded, computed = 0, None
+        if asked:
+            log_probs[todo], bounded, computed = self._ask(asked, on_progress=on_progress)
         for index, answer in enumerate(known):
             if answer is not None:
                 log_probs[index] = answer
@@ -139,8 +141,6 @@ class OpenAIBackend:
 
     def _ask(self, prompts: Sequence[Prompt], *, on_progress: Progress | None) -> tuple[np.ndarray, int, int | None]:
         """Log-probabilities, how many of them are bounds, and the tokens computed if the server tells."""
-        if not prompts:
-            return np.zeros((0, 0)), 0, 0
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates)))
         is_bound = np.zeros(log_probs.shape, dtype=bool)
         size = self._settings.batch_prompts if self.dialect.several else 1
@@ -239,7 +239,7 @@ def load(model: str, base_url: str, *, config: BackendConfig, on_stage: OnStage 
         model: Model name on the server.
         base_url: Address up to and including ``/v1``.
         config: Settings.
-        on_stage: Told when the server stops answering and when it answers again.
+        on_stage: Told how the server is asked, when it stops answering and when it answers again.
 
     Returns:
         The backend.
@@ -262,7 +262,10 @@ def load(model: str, base_url: str, *, config: BackendConfig, on_stage: OnStage 
     url = f"{base_url}/completions"
     dialect, build = find_dialect(client, url, tokenizer, model, settings)
     served = replace(card, window=window, fingerprint=card.fingerprint or build)
-    return OpenAIBackend(client, url, tokenizer, served=served, dialect=dialect, settings=settings)
+    backend = OpenAIBackend(client, url, tokenizer, served=served, dialect=dialect, settings=settings)
+    if on_stage:
+        on_stage("; ".join(f"{name}: {fact}" for name, fact in backend.describe().items()))
+    return backend
 
 
 def _chunks(items: Sequence[Question], size: int) -> Iterator[Sequence[Question]]:

@@ -53,7 +53,7 @@ def pause(failures: int, *, rng: np.random.Generator) -> float:
     Returns:
         Between half of and all of the doubled pause.
     """
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1)) * float(rng.uniform(0.5, 1))
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 60)) * float(rng.uniform(0.5, 1))
 
 
 def asked_pause(headers: Mapping[str, str], *, wall_time: float) -> float:

@@ -13,6 +13,8 @@ SAMPLE = "The 3 quick foxes: zebra, quiz! (x=7)\nLabel: True"
 """Text of many different tokens, to find out whether two tokenizers are the same and what a server understands."""
 _SHORT = 64
 """Tokens up to which a text is worth remembering: label words are asked for again and again, whole prompts are not."""
+_MANY = 100
+"""Texts from which on tokenising takes long enough to say so."""
 _TOKENIZE, _DETOKENIZE = "/tokenize", "/detokenize"
 
 
@@ -58,6 +60,8 @@ class ServerTokenizer:
         """Ask for many texts at once, so that `encode` knows them."""
         new = [text for text in dict.fromkeys(texts) if text not in self._ids]
         if new:
+            if len(new) > _MANY and self._client.on_stage:
+                self._client.on_stage(f"tokenising {len(new):,} texts")
             answers = self._client.send([self._tokenize_call(text, special=False) for text in new])
             self._ids |= {text: _ids(answer) for text, answer in zip(new, answers, strict=True)}
 
