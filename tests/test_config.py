@@ -1,8 +1,11 @@
 """Settings: precedence, typos, bounds, round trip."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from elicitor.config import build_config, read_config, setting_keys
+from elicitor.config import build_config, deciding_settings, read_config, setting_keys, split_remote
 from elicitor.errors import ConfigError
 
 
@@ -67,3 +70,20 @@ def test_missing_file_is_named(tmp_path):
 def test_every_setting_is_described():
     undescribed = [key for key, text in setting_keys().items() if not text]
     assert undescribed == []
+
+
+def test_settings_that_cannot_change_a_result_are_those_of_the_docs():
+    config = build_config(flags={"data": "x.jsonl", "task": "sentiment"})
+    free = setting_keys().keys() - deciding_settings(config).keys()
+    page = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
+    named = re.findall(r"`(\w+)`", page.partition("A run may be resumed under another value")[2])
+    assert free - {"data"} == {f"backend.remote.{name}" for name in named if name not in ("data", "model")}
+
+
+def test_a_remote_model_counts_without_its_address():
+    def model(name):
+        return deciding_settings(build_config(flags={"data": "x", "task": "sentiment", "model": name}))["model"]
+
+    assert model("openai:a/b@c@http://host:8000/v1") == model("openai:a/b@c@https://other/v1") == "openai:a/b@c"
+    assert model("hf:a@http://b") == "hf:a@http://b"
+    assert split_remote("openai:m@host") is None

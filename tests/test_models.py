@@ -5,9 +5,15 @@ from elicitor.errors import BackendError
 from elicitor.models import list_models, load_backend
 
 
-@pytest.mark.parametrize("name", ["gpt-4", "hf:", "gguf:", "openai:x@y", ""])
+@pytest.mark.parametrize("name", ["gpt-4", "hf:", "gguf:", ""])
 def test_unknown_names_list_the_forms(name):
     with pytest.raises(BackendError, match="bundled, hf:NAME, gguf:FILE"):
+        load_backend(name)
+
+
+@pytest.mark.parametrize("name", ["openai:", "openai:x", "openai:x@y", "openai:@http://localhost/v1"])
+def test_a_remote_name_needs_model_and_address(name):
+    with pytest.raises(BackendError, match=r"openai:MODEL@BASE_URL; write for instance openai:my-model@http"):
         load_backend(name)
 
 
@@ -104,4 +110,4 @@ def test_listing_names_the_forms_and_what_was_converted(tmp_path, monkeypatch):
     (converted / "config.json").write_text("{}")
     (tmp_path / "gguf" / "abc-float32.tmp-x").mkdir()
     names = [model.name for model in list_models()]
-    assert names == ["bundled", "hf:ORG/NAME", "FOLDER", "gguf:FILE", "fake", str(converted)]
+    assert names == ["bundled", "hf:ORG/NAME", "openai:MODEL@URL", "FOLDER", "gguf:FILE", "fake", str(converted)]

@@ -41,7 +41,9 @@ def label_command(
     task: Annotated[
         str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, fake or a folder.")
+    ] = None,
     search: Annotated[str | None, typer.Option(help="icm, gibbs or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
@@ -58,6 +60,9 @@ def label_command(
     ray_workers: cli_ray.Workers = None,
     ray_cpus: cli_ray.Cpus = 1.0,
     ray_gpus: cli_ray.Gpus = 0.0,
+    price_per_million: Annotated[
+        float | None, typer.Option(help="With --dry-run: price of a million prompt tokens of a hosted model.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find coherent labels for unlabelled examples."""
@@ -73,6 +78,7 @@ def label_command(
         "seed": seed,
         "limit": limit,
         "batch_size": batch_size,
+        "backend.remote.price_per_million": price_per_million,
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
     from elicitor import console, progress
@@ -307,7 +313,10 @@ def main() -> None:
     except ElicitorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # typer turns Ctrl-C into an exit with 130 before it gets here.
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
         print("\nstopped; 'elicitor label --resume --output-dir FOLDER' goes on from the last step", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

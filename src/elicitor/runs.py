@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from elicitor.config import RunConfig, read_config
+from elicitor.config import RunConfig, deciding_settings, read_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
 
 CONFIG = "config.yaml"
@@ -163,7 +163,8 @@ class RunFolder:
 
         Args:
             path: Folder of the run.
-            config: Settings it must have been made with; the data's path may differ, its content may not.
+            config: Settings it must have been made with; only those that cannot change a result may differ, such as the
+                data's path, whose content is compared, or a server's address.
             manifest: What it must have been made from: data, model and package version are compared.
 
         Returns:
@@ -180,11 +181,14 @@ class RunFolder:
         folder._acquire()
         try:
             made_with = load_run_config(path)
-            _compare("setting", _flatten(made_with.model_dump()), _flatten(config.model_dump()))
+            _compare("setting", deciding_settings(made_with), deciding_settings(config))
             before = read_json(path / MANIFEST)
             _compare("manifest entry", before["identity"], manifest["identity"])
             for leftover in path.glob(".*.tmp"):
                 leftover.unlink()
+            if config != made_with:
+                # What may differ, such as a server's address, is from now on as it was given last.
+                write_atomic(path / CONFIG, config.to_yaml())
             if (path / EVENTS).exists():
                 os.truncate(path / EVENTS, folder.checkpoint().event_bytes)
         except BaseException:
@@ -319,19 +323,6 @@ def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or start a new run in another --output-dir",
             )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted settings; the data's path is left out, because its content is compared by fingerprint."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if prefix + name == "data":
-            continue
-        if isinstance(value, Mapping) and prefix + name != "task":
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ class PartCost:
         n_test: Test examples.
         search_tokens: Prompt tokens of the searches of all seeds, least and most.
         condition_tokens: Prompt tokens of all conditions and seeds, least and most.
-        seconds: Least and most, at the rate measured on this task.
+        seconds: Least and most, at the rate measured on this task; None for a model behind a server.
     """
 
     name: str
@@ -41,7 +41,7 @@ class PartCost:
     n_test: int
     search_tokens: tuple[int, int]
     condition_tokens: tuple[int, int]
-    seconds: tuple[float, float]
+    seconds: tuple[float, float] | None
 
 
 def suite_cost(
@@ -88,7 +88,8 @@ def suite_cost(
             n_seeds = len(config.seeds)
             tokens = search.tokens[0] * n_seeds, search.tokens[1] * n_seeds
             rate = search.tokens_per_second
-            seconds = (tokens[0] + conditions[0]) / rate, (tokens[1] + conditions[1]) / rate
+            least, most = (tokens[end] + conditions[end] for end in (0, 1))
+            seconds = None if rate is None else (least / rate, most / rate)
             costs.append(PartCost(part.name, len(workload.dataset), len(comparison.test), tokens, conditions, seconds))
     return costs
 

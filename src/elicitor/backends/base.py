@@ -45,12 +45,14 @@ class Cost:
         tokens_computed: Prompt and candidate tokens that went through the model.
         tokens_reused: Tokens of those prompts that were shared with another prompt and not computed again.
         seconds: Wall time inside the backend.
+        bounded: Label log-probabilities that are upper bounds, because a server lists only the most probable tokens.
     """
 
     prompts: int = 0
     tokens_computed: int = 0
     tokens_reused: int = 0
     seconds: float = 0.0
+    bounded: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Sum two costs field by field."""
@@ -59,6 +61,7 @@ class Cost:
             self.tokens_computed + other.tokens_computed,
             self.tokens_reused + other.tokens_reused,
             self.seconds + other.seconds,
+            self.bounded + other.bounded,
         )
 
     def __sub__(self, other: Cost) -> Cost:
@@ -68,6 +71,7 @@ class Cost:
             self.tokens_computed - other.tokens_computed,
             self.tokens_reused - other.tokens_reused,
             self.seconds - other.seconds,
+            self.bounded - other.bounded,
         )
 
 
@@ -77,7 +81,8 @@ class Scores:
 
     Attributes:
         log_probs: Shape (prompts, candidates), natural log of the full probability of each candidate's tokens after
-            the prompt, over the whole vocabulary (not normalised over the candidates), float64, always finite.
+            the prompt, over the whole vocabulary (not normalised over the candidates), float64, always finite; those that
+            ``cost.bounded`` counts are upper bounds that do not decide which candidate is the most probable.
         cost: What it cost.
     """
 
@@ -117,6 +122,15 @@ class Tokenizer(Protocol):
 
     def chat(self, message: str) -> TokenIds | None:
         """Ids of a whole prompt that ends where the model's reply to a user's message begins; None without a template."""
+        ...
+
+
+@runtime_checkable
+class BatchTokenizer(Protocol):
+    """A tokenizer to which many texts at once are cheaper than one after the other."""
+
+    def encode_all(self, texts: Sequence[str]) -> None:
+        """Get ready to encode these texts without special tokens."""
         ...
 
 
@@ -168,6 +182,16 @@ class Backend(Protocol):
 
     def forget(self) -> None:
         """Drop what was kept for later calls, so that what comes next costs what it would cost alone."""
+        ...
+
+
+@runtime_checkable
+class RemoteBackend(Protocol):
+    """A model behind a server: every prompt may cost money, and its speed is not this machine's."""
+
+    @property
+    def price_per_million(self) -> float | None:
+        """Price of a million prompt tokens, in the user's own currency; None if it was not told."""
         ...
 
 

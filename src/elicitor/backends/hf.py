@@ -27,7 +27,7 @@ from elicitor.backends.hf_generate import sample
 from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.prefix_cache import PrefixCache
-from elicitor.backends.trie import Pass, Read, cost, schedule
+from elicitor.backends.trie import Pass, Read, check_fit, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
 
 
@@ -147,7 +147,7 @@ class HfBackend:
     def score(self, prompts: Sequence[Prompt], *, keep: bool = False, on_progress: Progress | None = None) -> Scores:
         """Score every prompt, computing each shared prefix once; see `elicitor.backends.base.Backend.score`."""
         started = time.perf_counter()
-        self._check(prompts)
+        check_fit(prompts, max_context_tokens=self.max_context_tokens, name=self._name)
         cache = self._prefix_cache if keep and self.reusable_tokens else None
         known = cache.begin(prompts) if cache else [None] * len(prompts)
         todo = [index for index, answer in enumerate(known) if answer is None]
@@ -220,19 +220,6 @@ class HfBackend:
         if self.croppable:
             return execute(self._model, passes, batch_tokens=self._pack_tokens)
         return execute_copying(self._model, passes)
-
-    def _check(self, prompts: Sequence[Prompt]) -> None:
-        for prompt in prompts:
-            if len(prompt.candidates) != len(prompts[0].candidates):
-                raise BackendError("prompts of one call differ in their number of candidates", fix="use two calls")
-            length = len(prompt) + max(map(len, prompt.candidates), default=0)
-            if len(prompt) == 0:
-                raise BackendError("a prompt has no tokens", fix="give the task a template that is not empty")
-            if length > self.max_context_tokens:
-                raise ContextOverflowError(
-                    f"a prompt of {length} tokens does not fit the {self.max_context_tokens} of {self._name}",
-                    fix="use a smaller batch_size, or plan sampled with fewer demonstrations",
-                )
 
 
 def _has_croppable_state(config: Any) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from elicitor.backends.base import Cost, Prompt, TokenIds
 from elicitor.backends.prefix_cache import Entry, PrefixCache
-from elicitor.errors import LabelTokenError
+from elicitor.errors import BackendError, ContextOverflowError, LabelTokenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,31 @@ def check_candidates(candidates: Sequence[TokenIds]) -> None:
                     f"the tokens {list(left)} of label {i} begin those of label {j}, {list(right)}",
                     fix="choose verbalizers of which none begins another",
                 )
+
+
+def check_fit(prompts: Sequence[Prompt], *, max_context_tokens: int, name: str) -> None:
+    """Refuse prompts of one call that cannot be scored together, or at all.
+
+    Args:
+        prompts: The prompts.
+        max_context_tokens: The model's window.
+        name: The model's name, for the error.
+
+    Raises:
+        BackendError: If a prompt is empty, or they differ in their number of candidates.
+        ContextOverflowError: If a prompt and its longest candidate do not fit the window.
+    """
+    for prompt in prompts:
+        if len(prompt.candidates) != len(prompts[0].candidates):
+            raise BackendError("prompts of one call differ in their number of candidates", fix="use two calls")
+        length = len(prompt) + max(map(len, prompt.candidates), default=0)
+        if len(prompt) == 0:
+            raise BackendError("a prompt has no tokens", fix="give the task a template that is not empty")
+        if length > max_context_tokens:
+            raise ContextOverflowError(
+                f"a prompt of {length} tokens does not fit the {max_context_tokens} of {name}",
+                fix="use a smaller batch_size, or plan sampled with fewer demonstrations",
+            )
 
 
 def build(prompts: Sequence[Prompt], *, cache: PrefixCache | None = None) -> Node:
