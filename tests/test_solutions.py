@@ -20,7 +20,9 @@ class Solver(FakeBackend):
         assert text.endswith("\nAnswer:")
         draws = [int(rng.integers(4)) for rng in rngs]
         texts = [f" It is {n}. The answer is {n}." if n else " Who knows" for n in draws]
-        return Generations(texts, [True] * len(rngs), Cost(len(rngs), len(prompt), 0, 0.1))
+        return Generations(
+            texts, [True] * len(rngs), Cost(len(rngs), len(prompt), 0, 0.1), [len(text) for text in texts]
+        )
 
 
 @pytest.fixture

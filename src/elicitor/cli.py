@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data, cli_ray
+from elicitor import cli_data, cli_ray, cli_serve
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -304,6 +304,7 @@ def env_command(as_json: Json = False) -> None:
 
 
 cli_data.register(app)
+cli_serve.register(app)
 
 
 def main() -> None:

@@ -66,6 +66,6 @@ def test_options_are_read_from_the_model_name():
     assert from_options("gain=2,context=99,bias=-1.5") == FakeBackend(gain=2, context=99, bias=-1.5)
     assert from_options("") == FakeBackend()
     for wrong in ("gain", "gain=x", "strength=2"):
-        with pytest.raises(ConfigError, match="key=number with gain"):
+        with pytest.raises(ConfigError, match="key=value with gain"):
             from_options(wrong)
     assert FakeBackend(gain=2).fingerprint != FakeBackend().fingerprint

@@ -217,6 +217,60 @@ class StatesBackend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NextTokens:
+    """What a model expects after each of some prompts.
+
+    Attributes:
+        top_ids: Shape (prompts, top), int64: the most probable tokens, best first.
+        top_log_probs: Shape (prompts, top), float64: their log-probabilities over the whole vocabulary, finite.
+        log_probs: Shape (prompts, tokens), float64: the same for the tokens that were asked for.
+        cost: What it cost.
+    """
+
+    top_ids: NDArray[np.int64]
+    top_log_probs: NDArray[np.float64]
+    log_probs: NDArray[np.float64]
+    cost: Cost
+
+
+@runtime_checkable
+class NextTokenBackend(Protocol):
+    """A model that can be asked about flat prompts, as a server gets them."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this."""
+        ...
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        ...
+
+    def next_tokens(
+        self, prompts: Sequence[TokenIds], *, top: int, tokens: Sequence[int] = (), on_progress: Progress | None = None
+    ) -> NextTokens:
+        """Distribution of the token after each prompt, with what earlier calls computed reused as far as memory allows.
+
+        Prompts need not tell where their parts end: what they share with one another and with earlier ones is found.
+
+        Args:
+            prompts: Token ids, at least one each.
+            top: Number of most probable tokens to name, at most the vocabulary.
+            tokens: Further tokens whose log-probabilities are wanted.
+            on_progress: Called after each forward pass with the tokens it computed.
+
+        Returns:
+            Log-probabilities in the order of ``prompts``.
+
+        Raises:
+            ContextOverflowError: If a prompt and one token exceed the model's window.
+            BackendError: If a prompt is empty, or the model fails or returns numbers that are not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Generations:
     """Continuations of one prompt.
 
@@ -224,11 +278,13 @@ class Generations:
         texts: Text of each, without what ended it.
         finished: Whether each ended by itself, rather than at the limit of tokens.
         cost: What they cost.
+        lengths: Tokens drawn for each, with the one that ended it.
     """
 
     texts: list[str]
     finished: list[bool]
     cost: Cost
+    lengths: list[int]
 
 
 @runtime_checkable

@@ -22,48 +22,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from elicitor.backends.base import Generations, Progress, Prompt, Scores, States, TokenIds
-from elicitor.backends.hf_generate import sample
-from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
+from elicitor.backends.base import Generations, NextTokens, Progress, Prompt, Scores, States, TokenIds
+from elicitor.backends.hf_generate import end_ids, sample
+from elicitor.backends.hf_passes import Done, cut_state, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
+from elicitor.backends.hf_tokenizer import HfTokenizer
 from elicitor.backends.prefix_cache import PrefixCache
+from elicitor.backends.radix import segmented
 from elicitor.backends.trie import Pass, Read, check_fit, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
-
-
-class HfTokenizer:
-    """A transformers tokenizer as prompts need it.
-
-    Args:
-        tokenizer: Fast or slow tokenizer.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        framed = tokenizer("")["input_ids"]
-        end = tokenizer.eos_token_id
-        self._start = tuple(int(t) for t in framed if t != end or t == tokenizer.bos_token_id)[:1]
-
-    @property
-    def start_ids(self) -> TokenIds:
-        """The token the model expects before any text (BOS), or nothing."""
-        return self._start
-
-    def encode(self, text: str) -> TokenIds:
-        """Token ids of a text without special tokens."""
-        return tuple(int(t) for t in self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included."""
-        return str(self._tokenizer.decode(list(ids)))
-
-    def chat(self, message: str) -> TokenIds | None:
-        """The model's chat template around one user's message, up to where the reply begins; None if it has none."""
-        if not self._tokenizer.chat_template:
-            return None
-        turns = [{"role": "user", "content": message}]
-        ids = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        return tuple(int(t) for t in ids)
 
 
 class HfBackend:
@@ -154,28 +121,52 @@ class HfBackend:
         passes = schedule([prompts[i] for i in todo], pack_tokens=self._pack_tokens, cache=cache)
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
         with torch.inference_mode():
-            for done in self._execute(passes):
+            for done in self._run(passes, cache, on_progress):
                 item = done.item
                 if item.reads:
                     values = done.rows[read_index(item), [read.token for read in item.reads]].double().cpu().numpy()
                     cells = [todo[read.prompt] for read in item.reads], [read.candidate for read in item.reads]
                     np.add.at(log_probs, cells, values)
-                for entry, first in item.fills:
-                    if cache and done.state and cache.has_room(entry):
-                        cache.hold(entry, done.state(first, first + len(entry.segment)))
-                if on_progress:
-                    on_progress(len(item.tokens))
-        if not np.isfinite(log_probs).all():
-            raise BackendError(
-                f"{self._name} gave {int((~np.isfinite(log_probs)).sum())} label log-probabilities that are not finite",
-                fix="use backend.dtype=float32, or check the weights",
-            )
+        self._refuse_not_finite(log_probs)
         for index, answer in enumerate(known):
             if answer is not None:
                 log_probs[index] = answer
             elif cache:
                 cache.remember(prompts[index], log_probs[index].copy())
         return Scores(log_probs, replace(cost(prompts, passes), seconds=time.perf_counter() - started))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output matrix."""
+        return int(self._text_config.vocab_size)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return end_ids(self._model)
+
+    def next_tokens(
+        self, prompts: Sequence[TokenIds], *, top: int, tokens: Sequence[int] = (), on_progress: Progress | None = None
+    ) -> NextTokens:
+        """Ask about flat prompts; see `elicitor.backends.base.NextTokenBackend.next_tokens`."""
+        started = time.perf_counter()
+        alone = [Prompt((flat,), ((0,),)) for flat in prompts]
+        check_fit(alone, max_context_tokens=self.max_context_tokens, name=self._name)
+        ids = np.zeros((len(prompts), top), dtype=np.int64)
+        best, asked = np.zeros((len(prompts), top)), np.zeros((len(prompts), len(tokens)))
+        cache = self._prefix_cache if self.reusable_tokens else None
+        with segmented(prompts, cache or PrefixCache(0), cut=cut_state) as parts, torch.inference_mode():
+            passes = schedule(parts, pack_tokens=self._pack_tokens, cache=cache)
+            for done in self._run(passes, cache, on_progress):
+                if done.item.reads:
+                    rows, index = done.rows[read_index(done.item)], [read.prompt for read in done.item.reads]
+                    found = rows.topk(top, dim=-1)
+                    ids[index], best[index] = found.indices.cpu().numpy(), found.values.double().cpu().numpy()
+                    asked[index] = rows[:, list(tokens)].double().cpu().numpy()
+            spent = replace(cost(parts, passes), seconds=time.perf_counter() - started)
+        self._refuse_not_finite(best)
+        self._refuse_not_finite(asked)
+        return NextTokens(ids, best, asked, spent)
 
     def hidden_states(self, sequences: Sequence[TokenIds], *, on_progress: Progress | None = None) -> States:
         """Residual stream at each sequence's last token; see `elicitor.backends.base.StatesBackend.hidden_states`."""
@@ -220,6 +211,23 @@ class HfBackend:
         if self.croppable:
             return execute(self._model, passes, batch_tokens=self._pack_tokens)
         return execute_copying(self._model, passes)
+
+    def _run(self, passes: Sequence[Pass], cache: PrefixCache | None, on_progress: Progress | None) -> Iterator[Done]:
+        """Execute passes, keep the states that they compute for later calls, and report."""
+        for done in self._execute(passes):
+            yield done
+            for entry, first in done.item.fills:
+                if cache and done.state and cache.has_room(entry):
+                    cache.hold(entry, done.state(first, first + len(entry.segment)))
+            if on_progress:
+                on_progress(len(done.item.tokens))
+
+    def _refuse_not_finite(self, log_probs: np.ndarray) -> None:
+        if not np.isfinite(log_probs).all():
+            raise BackendError(
+                f"{self._name} gave {int((~np.isfinite(log_probs)).sum())} log-probabilities that are not finite",
+                fix="use backend.dtype=float32, or check the weights",
+            )
 
 
 def _has_croppable_state(config: Any) -> bool:

@@ -46,9 +46,10 @@ def sample(
         The continuations, in the order of the generators.
     """
     started = time.perf_counter()
-    ends = _end_ids(model)
+    ends = end_ids(model)
     drawn: list[list[int]] = [[] for _ in rngs]
     texts: dict[int, str] = {}
+    lengths = [0] * len(rngs)
     computed = len(prompt) * (1 if expandable else len(rngs))
     with torch.inference_mode():
         cache = DynamicCache(config=model.config.get_text_config())
@@ -64,6 +65,7 @@ def sample(
             for k, token in enumerate(tokens):
                 if k in texts:
                     continue
+                lengths[k] += 1
                 if token in ends:
                     texts[k] = tokenizer.decode(drawn[k])
                     continue
@@ -83,6 +85,7 @@ def sample(
         texts=[texts.get(k, tokenizer.decode(drawn[k])) for k in range(len(rngs))],
         finished=[k in texts for k in range(len(rngs))],
         cost=cost,
+        lengths=lengths,
     )
 
 
@@ -93,7 +96,7 @@ def _draw(log_probs: torch.Tensor, temperature: float, rng: np.random.Generator)
     return min(place, len(weights) - 1)
 
 
-def _end_ids(model: Any) -> frozenset[int]:
+def end_ids(model: Any) -> frozenset[int]:
     """Tokens that end a text."""
     found = [getattr(source, "eos_token_id", None) for source in (model.config, model.generation_config)]
     return frozenset(token for ids in found if ids is not None for token in (ids if isinstance(ids, list) else [ids]))

@@ -280,6 +280,16 @@ def _copied(cache: Any, row: int, offset: int, begin: int, end: int) -> State:
     ]
 
 
+def cut_state(state: State, length: int) -> tuple[State, State]:
+    """Keys and values of the first so many tokens, and of the rest; both copied, so that either can be dropped alone."""
+    parts: tuple[State, State] = ([], [])
+    for part, cut in zip(parts, (slice(length), slice(length, None)), strict=True):
+        part.extend(
+            None if layer is None else (layer[0][:, :, cut].clone(), layer[1][:, :, cut].clone()) for layer in state
+        )
+    return parts
+
+
 def attention_masks(model: Any, mask: np.ndarray, positions: np.ndarray, keys: np.ndarray) -> Any:
     """A boolean mask in the form the model takes: one additive tensor, or one for each kind of layer.
 

@@ -6,13 +6,16 @@ only ever be found by a prompt with exactly the same tokens before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from elicitor.backends.base import Prompt, TokenIds
+
+CutState = Callable[[Any, int], tuple[Any, Any]]
+"""Takes the state of a segment apart: what belongs to its first so many tokens, and the rest."""
 
 _SLACK = 16
 """When room is needed, at least a 16th of the capacity is freed, so that not every new entry has to look for room."""
@@ -74,6 +77,32 @@ class PrefixCache:
         entry.used = self.call
         return entry
 
+    def split(self, entry: Entry, length: int, cut: CutState) -> Entry:
+        """Divide an entry in two.
+
+        Args:
+            entry: What is held and built on it stays with it; its segment becomes the shorter.
+            length: Tokens of its segment that a new entry takes over, at least 1 and not all.
+            cut: Takes its state apart.
+
+        Returns:
+            The new entry, which stands between the old one and its prefix.
+        """
+        assert entry.parent is not None
+        upper = Entry(entry.parent, entry.segment[:length])
+        upper.used = entry.used
+        if entry.state is not None:
+            upper.state, entry.state = cut(entry.state, length)
+        del entry.parent.children[entry.segment]
+        entry.parent.children[upper.segment] = upper
+        entry.parent, entry.segment = upper, entry.segment[length:]
+        upper.children[entry.segment] = entry
+        return upper
+
+    def prune(self, entry: Entry) -> None:
+        """Drop an entry, and prefixes that were there for it alone, if they hold nothing; for the end of a call."""
+        self._drop_empty(entry, used_before=self.call + 1)
+
     def has_room(self, entry: Entry) -> bool:
         """Whether the entry's state may be kept, after dropping what earlier calls left if need be."""
         missing = self.tokens + len(entry.segment) - self.max_tokens
@@ -114,8 +143,15 @@ class PrefixCache:
             tokens -= size
             entry.state = None
             entry.answers = {}
-            if not entry.children and entry.parent is not None:
-                del entry.parent.children[entry.segment]
+            self._drop_empty(entry, used_before=self.call)
+
+    @staticmethod
+    def _drop_empty(entry: Entry, *, used_before: int) -> None:
+        while entry.parent is not None and entry.used < used_before:
+            if entry.state is not None or entry.answers or entry.children:
+                break
+            entry.parent.children.pop(entry.segment, None)
+            entry = entry.parent
 
     def _walk(self) -> Iterator[tuple[Entry, int]]:
         stack = [(child, 1) for child in self.root.children.values()]

@@ -144,13 +144,14 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
         from transformers import AutoTokenizer
 
         from elicitor.backends import hf
+        from elicitor.backends.hf_tokenizer import HfTokenizer
     except ImportError as error:
         raise BackendError(
             f"backend.remote.tokenizer needs {error.name}", fix="pip install 'elicitor[hf,openai]'"
         ) from error
     try:
         with hf.quiet():
-            return hf.HfTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code))
+            return HfTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BackendError(f"tokenizer {name!r} could not be loaded: {reason}", fix="check its name") from error

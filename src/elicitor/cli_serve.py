@@ -1,0 +1,118 @@
+"""The command that serves a model over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from elicitor.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    from elicitor.serving import Totals
+
+KEY_VARIABLE = "ELICITOR_SERVER_KEY"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("serve-hf")(serve_command)
+
+
+def serve_command(
+    model: Annotated[str, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = "bundled",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address; others than loopback let the network in.")] = "127.0.0.1",
+    max_waiting: Annotated[int, typer.Option(help="Requests that may wait before 429 is answered.", min=1)] = 128,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="E.g. backend.dtype=bfloat16.")
+    ] = None,
+) -> None:
+    """Serve one loaded model to many searches and other tools: OpenAI-compatible completions, prefixes kept warm."""
+    settings = _backend_settings(overrides or [])
+    try:
+        import uvicorn
+
+        from elicitor.serving import Limits, create_app
+    except ImportError as error:
+        raise BackendError(f"serving needs {error.name}", fix="pip install 'elicitor[serve,hf]'") from error
+    from elicitor.models import load_backend
+    from elicitor.progress import Display
+
+    key = os.environ.get(KEY_VARIABLE) or None
+    with _bound(host, port) as listener:
+        with Display("serve-hf") as display:
+            backend = load_backend(model, on_stage=display.stage, **settings)
+        if host not in LOOPBACK:
+            asks = "with the key" if key else f"without a key; set {KEY_VARIABLE}"
+            _say(f"warning: whoever reaches {host} can use this model, {asks}")
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}/v1"
+
+        def ready() -> None:
+            listener.listen(128)
+            _say(f"ready: {backend.name} at {address} (Ctrl-C ends it)")
+
+        def close(totals: Totals) -> None:
+            _say(f"stopped: {totals.summary()}")
+
+        app = create_app(
+            backend,
+            key=key,
+            limits=Limits(waiting=max_waiting),
+            allowed_hosts=[*LOOPBACK, "[::1]"] if host in LOOPBACK else None,
+            on_ready=ready,
+            on_close=close,
+        )
+        # Uvicorn ends cleanly on SIGTERM, then sends it once more to whoever handled it before.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket bound to the address before the model loads, so that a port in use costs no wait."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror}", fix="choose another --port"
+        ) from error
+    return listener
+
+
+def _backend_settings(overrides: list[str]) -> dict[str, Any]:
+    settings = {}
+    for text in overrides:
+        key, sign, raw = text.partition("=")
+        if not sign or not key.startswith("backend."):
+            raise ConfigError(f"--set got {text!r}", fix="write backend.KEY=VALUE, such as backend.dtype=bfloat16")
+        try:
+            settings[key.removeprefix("backend.")] = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
+    return settings
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
