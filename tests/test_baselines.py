@@ -63,7 +63,7 @@ def test_demonstrations_without_votes_are_refused():
 
 def test_bootstraps_differ_in_consistency_and_filter(problem):
     made = problem(n=24, group_size=2, constraint="negation", fake=FakeBackend(prior=0.3, noise=3.0))
-    labels = {name: bootstrapped_labels(made, variant, rng=rng()) for name, variant in BOOTSTRAPS.items()}
+    labels = {name: bootstrapped_labels(made, variant, rounds=5, rng=rng()) for name, variant in BOOTSTRAPS.items()}
     assert [len(found) for found in labels.values()] == [24, 24, 12, 12]
 
     def violated(found):

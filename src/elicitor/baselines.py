@@ -152,12 +152,15 @@ def one_vote_each(votes: Mapping[int, Sequence[int]], *, rng: np.random.Generato
     return {position: int(cast[int(rng.integers(len(cast)))]) for position, cast in votes.items()}
 
 
-def bootstrapped_labels(problem: Problem, variant: BootstrapVariant, *, rng: np.random.Generator) -> dict[int, int]:
+def bootstrapped_labels(
+    problem: Problem, variant: BootstrapVariant, *, rounds: int, rng: np.random.Generator
+) -> dict[int, int]:
     """Labels that few-shot relabelling from zero-shot ends in, without any search (Shrivastava et al. 2026).
 
     Args:
         problem: The examples that may serve as demonstrations; its constraints are used if the variant is consistent.
         variant: With or without consistency and confidence filter.
+        rounds: Rounds of relabelling, at most.
         rng: Orders the demonstrations.
 
     Returns:
@@ -165,7 +168,7 @@ def bootstrapped_labels(problem: Problem, variant: BootstrapVariant, *, rng: np.
     """
     if not variant.consistent:
         problem = problem.without_constraints()
-    search = Bootstrap(BootstrapConfig(keep=variant.keep))
+    search = Bootstrap(BootstrapConfig(rounds=rounds, keep=variant.keep))
     state, _ = search.start(problem, rng=rng)
     while state.finished is None:
         state, _ = search.step(problem, state, rng=rng)

@@ -32,7 +32,7 @@ from elicitor.baselines import (
     one_vote_each,
     random_labels,
 )
-from elicitor.config import ObjectiveConfig, PlanConfig
+from elicitor.config import BootstrapConfig, ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset
 from elicitor.errors import BackendError, ConfigError, ContextOverflowError
@@ -99,6 +99,7 @@ class Comparison:
         votes: Labels that annotators gave, by position.
         objective: Settings of U(D), for the bootstrapped baselines.
         plan: Settings of their contexts.
+        bootstrap_rounds: Rounds of their relabelling, at most.
         seeds: Each draws its own order of demonstrations, random labels and noise.
         max_shots: Demonstrations in a context at most, or None for as many as fit.
         probe_layer: Layer that probes read; the middle one if None.
@@ -118,6 +119,7 @@ class Comparison:
     plan: PlanConfig
     seeds: Sequence[int]
     max_shots: int | None = None
+    bootstrap_rounds: int = BootstrapConfig().rounds
     probe_layer: int | None = None
     sweep_truth: Sequence[int] | None = None
     on_progress: Progress | None = None
@@ -276,7 +278,8 @@ class Comparison:
             case _:
                 meter = Meter()
                 positions = sorted(kept)
-                made = bootstrapped_labels(self.problem(positions, meter), BOOTSTRAPS[condition], rng=rng)
+                problem, variant = self.problem(positions, meter), BOOTSTRAPS[condition]
+                made = bootstrapped_labels(problem, variant, rounds=self.bootstrap_rounds, rng=rng)
                 by_position = {positions[i]: label for i, label in made.items()}
                 return {i: by_position[i] for i in kept if i in by_position}, meter.cost
 
@@ -323,6 +326,7 @@ class Comparison:
             "plan": self.plan.model_dump(),
             "seeds": list(self.seeds),
             "max_shots": self.max_shots,
+            "rounds": self.bootstrap_rounds if condition in BOOTSTRAPS else None,
             "probe": [self.probe_layer, self.sweep_truth is not None] if condition in PROBES else None,
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -192,6 +192,7 @@ def evaluate(
         plan=config.plan,
         seeds=seeds,
         max_shots=max_shots,
+        bootstrap_rounds=config.bootstrap.rounds,
         probe_layer=probe_layer,
         sweep_truth=truth if sweep else None,
         on_progress=on_progress,

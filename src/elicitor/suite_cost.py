@@ -83,6 +83,7 @@ def suite_cost(
                 plan=settings.plan,
                 seeds=config.seeds,
                 max_shots=config.max_shots,
+                bootstrap_rounds=settings.bootstrap.rounds,
             )
             conditions = _condition_tokens(comparison, part.conditions)
             n_seeds = len(config.seeds)
@@ -113,7 +114,7 @@ def _condition_tokens(comparison: Comparison, conditions: Sequence[Condition]) -
             least, most = least + tokens, most + tokens
             if condition in BOOTSTRAPS:
                 problem = comparison.problem(sorted(kept), Meter())
-                variant = BootstrapConfig(keep=BOOTSTRAPS[condition].keep)
+                variant = BootstrapConfig(rounds=comparison.bootstrap_rounds, keep=BOOTSTRAPS[condition].keep)
                 bounds = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))
                 least, most = least + int(bounds[2, 0]), most + int(bounds[2, 1])
     return least, most
