@@ -245,10 +245,10 @@ class WorkerPool:
             options |= {"num_cpus": max(here, asked), "object_store_memory": _OBJECT_STORE, "include_dashboard": False}
         try:
             self._ray.init(address=self._options.address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
             raise ConfigError(
                 f"no Ray cluster can be reached at {self._options.address!r}: {_short(error)}",
-                fix="start one with 'ray start --head', or use --ray local",
+                fix="start one with 'ray start --head' and give RAY_AUTH_TOKEN if it asks for one, or use --ray local",
             ) from error
 
     def _room(self) -> int:

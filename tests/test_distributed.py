@@ -1,0 +1,197 @@
+"""A real Ray: local workers, a cluster of two nodes one of which dies, a driver that dies."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from elicitor.config import build_config
+from elicitor.errors import ConfigError
+from elicitor.labelling import run
+
+pytest.importorskip("ray", reason="ray is not installed")
+MARKER = "ELICITOR_TEST_NODE"
+
+
+def write_texts(folder, n):
+    rows = [{"id": f"e{i}", "text": f"The {i}th thing was {'good' if i % 3 else 'bad'}."} for i in range(n)]
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "x.jsonl")
+
+
+OPTIONS = ("--search", "bootstrap", "--batch-size", "8")
+
+
+def command(source, output, *more, model="fake"):
+    words = ["label", source, "--task", "sentiment", "--model", model, "--output-dir", str(output), *OPTIONS, *more]
+    return [sys.executable, "-m", "elicitor", *words]
+
+
+def in_one_process(source, output, *, model="fake"):
+    flags = {"data": source, "task": "sentiment", "model": model, "search": "bootstrap", "batch_size": 8}
+    return run(build_config(flags=flags), output)
+
+
+def finished(output):
+    """Batches that count as done."""
+    file = output / "checkpoint.json"
+    return len(json.loads(file.read_text())["done"]) if file.exists() else 0
+
+
+def same_results(left, right):
+    metrics = [json.loads((path / "metrics.json").read_text()) for path in (left, right)]
+    for one in metrics:
+        one["cost"].pop("seconds")
+    return metrics[0] == metrics[1] and (left / "labels.jsonl").read_bytes() == (right / "labels.jsonl").read_bytes()
+
+
+def wait_for(what, *, process=None, seconds=180):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        assert process is None or process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+
+
+def processes_of(node):
+    """Ids of all processes that were started, however indirectly, for a node of this test."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if f"{MARKER}={node}\0".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def kill_node(node):
+    # The raylet first would let workers see its end; all at once is what a power cut does.
+    for process in processes_of(node):
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+@contextmanager
+def cluster(folder, *, nodes=2):
+    """Nodes of one processor each; gives the address, the nodes' names and the environment of who may join them."""
+    address = f"127.0.0.1:{free_port()}"
+    names = [uuid.uuid4().hex for _ in range(nodes)]
+    # Paths of Unix sockets must be short, so pytest's own folder will not do.
+    place = Path("/tmp") / f"r{names[0][:6]}"
+    # A secret of this cluster's own, so that nothing of the user's is read or written and nobody else can join.
+    joining = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        for k, name in enumerate(names):
+            role = ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={place}"]
+            joins = [f"--address={address}"]
+            common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
+            ray = Path(sys.executable).with_name("ray")
+            environment = {**joining, MARKER: name, "RAY_USAGE_STATS_ENABLED": "0"}
+            # Not to a pipe: what runs on in the background would hold it open.
+            with (folder / f"node-{k}.log").open("w+") as log:
+                start = [ray, "start", *(joins if k else role), *common, "--disable-usage-stats"]
+                started = subprocess.run(start, env=environment, stdout=log, stderr=log, timeout=180)
+            assert started.returncode == 0, (folder / f"node-{k}.log").read_text()
+        yield address, names, joining
+    finally:
+        for name in names:
+            kill_node(name)
+        subprocess.run(["rm", "-rf", str(place)], check=False)
+
+
+@pytest.mark.slow
+def test_a_lost_node_loses_nothing(tmp_path):
+    source = write_texts(tmp_path, 160)
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    in_one_process(source, whole)
+    with cluster(tmp_path) as (address, nodes, environment):
+        start = command(source, output, "--ray", address, "--ray-workers", "2", model="fake:delay=0.3")
+        with subprocess.Popen(
+            start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        ) as driver:
+            wait_for(lambda: finished(output) >= 2, process=driver)
+            lost = processes_of(nodes[1])
+            assert any("raylet" in Path(f"/proc/{pid}/cmdline").read_text() for pid in lost)
+            assert any("Worker" in Path(f"/proc/{pid}/cmdline").read_text() for pid in lost)
+            kill_node(nodes[1])
+            assert finished(output) < 20
+            _, err = driver.communicate(timeout=300)
+        assert driver.returncode == 0, err
+    assert same_results(output, whole)
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_with_what_is_finished(tmp_path):
+    source = write_texts(tmp_path, 160)
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    in_one_process(source, whole)
+    start = command(source, output, "--ray", "local", "--ray-workers", "2", "--resume", model="fake:delay=0.3")
+    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
+        wait_for(lambda: finished(output) >= 3, process=driver)
+        driver.kill()
+        driver.communicate()
+    kept = finished(output)
+    assert 3 <= kept < 20
+    again = subprocess.run(start, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert same_results(output, whole)
+
+
+@pytest.mark.slow
+def test_mistakes_are_one_line(tmp_path):
+    source = write_texts(tmp_path, 20)
+    with cluster(tmp_path, nodes=1) as (address, _, environment):
+        for more, model, said in (
+            (("--ray-gpus", "1"), "fake", "no node of the cluster has 1 CPU and 1 GPU for a worker"),
+            ((), str(tmp_path / "nowhere"), "has no known form"),
+            ((), "fake:context=40", "needs 1"),
+        ):
+            done = subprocess.run(
+                command(source, tmp_path / "out", "--ray", address, *more, model=model),
+                capture_output=True,
+                text=True,
+                timeout=180,
+                env=environment,
+            )
+            assert done.returncode == 2, done.stderr
+            assert said in done.stderr.splitlines()[-1]
+            assert done.stderr.splitlines()[-1].startswith("error: ")
+            assert "Traceback" not in done.stderr
+            assert not (tmp_path / "out").exists()
+
+
+def test_options_that_no_cluster_could_give_are_refused():
+    from elicitor.distributed import RayOptions
+
+    with pytest.raises(ConfigError, match="--ray-workers got 0"):
+        RayOptions("local", workers=0)
+    with pytest.raises(ConfigError, match="0 CPUs and 0 GPUs"):
+        RayOptions("local", cpus=0)
+
+
+def test_options_of_a_cluster_need_a_cluster(tmp_path):
+    done = subprocess.run(
+        command(write_texts(tmp_path, 4), tmp_path / "out", "--ray-gpus", "1"), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == ("error: --ray-workers, --ray-cpus and --ray-gpus need a cluster; add --ray local or auto\n")
