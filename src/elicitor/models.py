@@ -9,6 +9,7 @@ from typing import Any
 
 from elicitor.backends import fake, gguf
 from elicitor.backends.base import Backend, OnStage
+from elicitor.backends.score_cache import ScoreStore, cached, score_file
 from elicitor.config import BackendConfig, parse_backend
 from elicitor.errors import BackendError
 
@@ -48,8 +49,12 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     config = parse_backend(settings)
     kind, _, rest = name.partition(":")
     if kind == "fake":
-        return fake.from_options(rest)
-    return _load_local(name, kind, rest, config=config, on_stage=on_stage)
+        backend: Backend = fake.from_options(rest)
+    else:
+        backend = _load_local(name, kind, rest, config=config, on_stage=on_stage)
+    if not config.score_cache:
+        return backend
+    return cached(backend, ScoreStore(score_file(), max_bytes=config.score_cache_mb * 1_000_000))
 
 
 def _load_local(name: str, kind: str, rest: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
