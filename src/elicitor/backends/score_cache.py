@@ -136,6 +136,7 @@ class ScoreStore:
                 freed = max(1, count // _FREED, count - count * self._max_bytes // used)
                 oldest = "SELECT key FROM scores ORDER BY used, rowid LIMIT ?"
                 database.execute(f"DELETE FROM scores WHERE key IN ({oldest})", (freed,))
+            database.execute("PRAGMA incremental_vacuum").fetchall()
 
         self._transact(insert)
 
@@ -178,6 +179,8 @@ class ScoreStore:
         database = sqlite3.connect(self._file, timeout=30, check_same_thread=False)
         database.text_factory = bytes
         try:
+            # Takes effect in a new file alone: pages that are freed can be given back.
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(
