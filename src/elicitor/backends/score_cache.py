@@ -116,6 +116,7 @@ class ScoreStore:
                 old = now - _STILL_FRESH
                 database.execute(f"UPDATE scores SET used = {now} WHERE used < {old} AND key IN ({marks})", part)
             database.executemany("DELETE FROM scores WHERE key = ?", [(key,) for key in damaged])
+            self._make_room(database)
 
         self._transact(look_up)
         if damaged:
@@ -129,14 +130,7 @@ class ScoreStore:
 
         def insert(database: sqlite3.Connection) -> None:
             database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", rows)
-            while (used := _bytes_used(database)) > self._max_bytes:
-                count = _count(database)
-                if count == 0:
-                    break
-                freed = max(1, count // _FREED, count - count * self._max_bytes // used)
-                oldest = "SELECT key FROM scores ORDER BY used, rowid LIMIT ?"
-                database.execute(f"DELETE FROM scores WHERE key IN ({oldest})", (freed,))
-            database.execute("PRAGMA incremental_vacuum").fetchall()
+            self._make_room(database)
 
         self._transact(insert)
 
@@ -148,13 +142,28 @@ class ScoreStore:
     def clear(self) -> None:
         """Drop everything. The file stays: another process may be writing to it."""
         if self._file.exists():
-            self._transact(lambda database: database.execute("DELETE FROM scores"))
+
+            def delete(database: sqlite3.Connection) -> None:
+                database.execute("DELETE FROM scores")
+                self._make_room(database)
+
+            self._transact(delete)
             self._transact(lambda database: database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
 
     def close(self) -> None:
         """Close the file; it opens again when it is needed."""
         with self._lock:
             self._close()
+
+    def _make_room(self, database: sqlite3.Connection) -> None:
+        """Drop the least recently used rows while there is too much; noting what was used can take room as well."""
+        while (used := _bytes_used(database)) > self._max_bytes and (count := _count(database)):
+            freed = max(1, count // _FREED, count - count * self._max_bytes // used)
+            oldest = "SELECT key FROM scores ORDER BY used, rowid LIMIT ?"
+            database.execute(f"DELETE FROM scores WHERE key IN ({oldest})", (freed,))
+        # Python steps through this pragma once, and each step gives back one page.
+        for _ in range(_pragma(database, "freelist_count")):
+            database.execute("PRAGMA incremental_vacuum")
 
     def _transact(self, work: Callable[[sqlite3.Connection], Result]) -> Result | None:
         """One transaction; None, with a warning, if it fails. A broken file is dropped and begins anew."""
@@ -360,10 +369,12 @@ def _count(database: sqlite3.Connection) -> int:
 
 
 def _bytes_used(database: sqlite3.Connection) -> int:
-    page, pages, free = (
-        database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_size", "page_count", "freelist_count")
-    )
-    return int(page * (pages - free))
+    pages = _pragma(database, "page_count") - _pragma(database, "freelist_count")
+    return pages * _pragma(database, "page_size")
+
+
+def _pragma(database: sqlite3.Connection, what: str) -> int:
+    return int(database.execute(f"PRAGMA {what}").fetchone()[0])
 
 
 def _parts(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
