@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data, cli_ray, cli_serve
+from elicitor import cli_cache, cli_data, cli_ray, cli_serve
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -303,6 +303,7 @@ def env_command(as_json: Json = False) -> None:
     console.show_environment(as_json=as_json)
 
 
+cli_cache.register(app)
 cli_data.register(app)
 cli_serve.register(app)
 

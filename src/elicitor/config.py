@@ -179,6 +179,17 @@ class BackendConfig(_Settings):
     cache_gb: float = Field(
         4.0, ge=0, description="memory for keys and values that later evaluations reuse, in gigabytes; 0: off"
     )
+    score_cache: bool = Field(
+        False,
+        description="keep scores on disk, where later runs and other processes find them",
+        json_schema_extra=_FREE,
+    )
+    score_cache_mb: int = Field(
+        512,
+        ge=1,
+        description="megabytes of scores on disk; the least recently used go first",
+        json_schema_extra=_FREE,
+    )
     trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
     remote: RemoteConfig = RemoteConfig()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from elicitor.backends import fake, gguf
 from elicitor.backends.base import Backend, OnStage
+from elicitor.backends.score_cache import ScoreStore, cached, score_file
 from elicitor.config import BackendConfig, parse_backend, split_remote
 from elicitor.errors import BackendError
 
@@ -48,10 +49,14 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     config = parse_backend(settings)
     kind, _, rest = name.partition(":")
     if kind == "fake":
-        return fake.from_options(rest)
-    if kind == "openai":
-        return _load_remote(name, config=config, on_stage=on_stage)
-    return _load_local(name, kind, rest, config=config, on_stage=on_stage)
+        backend: Backend = fake.from_options(rest)
+    elif kind == "openai":
+        backend = _load_remote(name, config=config, on_stage=on_stage)
+    else:
+        backend = _load_local(name, kind, rest, config=config, on_stage=on_stage)
+    if not config.score_cache:
+        return backend
+    return cached(backend, ScoreStore(score_file(), max_bytes=config.score_cache_mb * 1_000_000))
 
 
 def _load_remote(name: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:

@@ -90,8 +90,8 @@ class Totals:
             f"asked, {self.prompt_tokens - self.reused_tokens:,} computed, {self.reused_tokens:,} reused ({share:.1%})"
         )
 
-    def to_prometheus(self) -> str:
-        """Counters in Prometheus' text format."""
+    def to_prometheus(self, *, waiting: int) -> str:
+        """Counters, and the number of requests in work or waiting, in Prometheus' text format."""
         counters = {
             "requests": self.requests,
             "requests_refused": self.refused,
@@ -102,8 +102,9 @@ class Totals:
             "completion_tokens": self.completion_tokens,
         }
         lines = [f"# TYPE elicitor_{name}_total counter\nelicitor_{name}_total {n}\n" for name, n in counters.items()]
-        uptime = time.monotonic() - self._started
-        return "".join(lines) + f"# TYPE elicitor_uptime_seconds gauge\nelicitor_uptime_seconds {uptime:.3f}\n"
+        gauges = {"requests_waiting": str(waiting), "uptime_seconds": f"{time.monotonic() - self._started:.3f}"}
+        lines += [f"# TYPE elicitor_{name} gauge\nelicitor_{name} {value}\n" for name, value in gauges.items()]
+        return "".join(lines)
 
 
 class _Gone(Exception):
@@ -119,6 +120,11 @@ class _Worker:
         self._jobs: set[threading.Event] = set()
         self._seconds = 1.0
 
+    @property
+    def waiting(self) -> int:
+        """Requests in work or waiting."""
+        return len(self._jobs)
+
     async def run(self, work: Callable[[Progress], Result], request: Request) -> Result:
         """Do some work in the thread, unless too much waits; drop it when the client goes away.
 
@@ -126,9 +132,9 @@ class _Worker:
             HTTPException: 429, with the seconds after which to come again, if the queue is full; 503 if the server stops.
             ClientDisconnect: If the client has gone.
         """
-        if len(self._jobs) >= self._most:
+        if self.waiting >= self._most:
             again = {"Retry-After": str(max(1, math.ceil(self._seconds)))}
-            raise HTTPException(429, f"{len(self._jobs)} requests are waiting; come again later", headers=again)
+            raise HTTPException(429, f"{self.waiting} requests are waiting; come again later", headers=again)
         stop = threading.Event()
 
         def check(_: int) -> None:
@@ -242,7 +248,7 @@ def create_app(
         return JSONResponse(await worker.run(lambda _: detokenize(served, asked), request))
 
     async def metrics(_: Request) -> Response:
-        return PlainTextResponse(totals.to_prometheus(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(totals.to_prometheus(waiting=worker.waiting), media_type="text/plain; version=0.0.4")
 
     def guarded(handler: Handler) -> Handler:
         async def call(request: Request) -> Response:
