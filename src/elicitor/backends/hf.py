@@ -26,44 +26,11 @@ from elicitor.backends.base import Generations, Progress, Prompt, Scores, States
 from elicitor.backends.hf_generate import sample
 from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
+from elicitor.backends.hf_tokenizer import HfTokenizer
+from elicitor.backends.model_files import folder_hash
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.trie import Pass, Read, cost, schedule
 from elicitor.errors import BackendError, ContextOverflowError
-
-
-class HfTokenizer:
-    """A transformers tokenizer as prompts need it.
-
-    Args:
-        tokenizer: Fast or slow tokenizer.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        framed = tokenizer("")["input_ids"]
-        end = tokenizer.eos_token_id
-        self._start = tuple(int(t) for t in framed if t != end or t == tokenizer.bos_token_id)[:1]
-
-    @property
-    def start_ids(self) -> TokenIds:
-        """The token the model expects before any text (BOS), or nothing."""
-        return self._start
-
-    def encode(self, text: str) -> TokenIds:
-        """Token ids of a text without special tokens."""
-        return tuple(int(t) for t in self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens included."""
-        return str(self._tokenizer.decode(list(ids)))
-
-    def chat(self, message: str) -> TokenIds | None:
-        """The model's chat template around one user's message, up to where the reply begins; None if it has none."""
-        if not self._tokenizer.chat_template:
-            return None
-        turns = [{"role": "user", "content": message}]
-        ids = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        return tuple(int(t) for t in ids)
 
 
 class HfBackend:
@@ -318,19 +285,6 @@ def load(
         ) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens, cache_gb=cache_gb)
-
-
-def folder_hash(folder: Path) -> str:
-    """Hash of a model folder: its configuration, and name, size, first and last MiB of each weight file."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read())
-    return digest.hexdigest()
 
 
 def choose_device(device: str) -> torch.device:
