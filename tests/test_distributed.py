@@ -180,6 +180,37 @@ def test_mistakes_are_one_line(tmp_path):
             assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+def test_a_suite_gives_the_same_tables_on_workers(tmp_path):
+    rows = [
+        {"id": f"e{i}", "text": f"The {i}th thing.", "label": "positive" if i * 7 % 11 > 4 else "negative"}
+        for i in range(30)
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = {
+        "model": "fake:noise=1",
+        "conditions": ["zero_shot", "zero_shot_chat", "random", "bootstrap", "found", "golden"],
+        "seeds": [0, 1],
+        "limit": 10,
+        "tasks": [{"name": name, "task": "sentiment", "data": str(tmp_path / "x.jsonl")} for name in ("a", "b")],
+    }
+    (tmp_path / "suite.yaml").write_text(json.dumps(suite))
+    tables = []
+    for name, more in (("alone", ()), ("ray", ("--ray", "local", "--ray-workers", "2"))):
+        words = ["eval", "--suite", str(tmp_path / "suite.yaml"), "-o", str(tmp_path / name), "--json", *more]
+        done = subprocess.run([sys.executable, "-m", "elicitor", *words], capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stderr
+        tables.append(without_seconds(json.loads(done.stdout)["results"]))
+    assert tables[0] == tables[1]
+    assert "left out" in json.dumps(tables[0])
+
+
+def without_seconds(values):
+    if isinstance(values, dict):
+        return {key: without_seconds(value) for key, value in values.items() if key != "seconds"}
+    return [without_seconds(value) for value in values] if isinstance(values, list) else values
+
+
 def test_options_that_no_cluster_could_give_are_refused():
     from elicitor.distributed import RayOptions
 

@@ -10,6 +10,7 @@ from elicitor.batch_search import search_batch
 from elicitor.config import build_config
 from elicitor.errors import ConfigError
 from elicitor.labelling import ModelFacts, prepare, run
+from elicitor.pooled import run_on_pool
 from elicitor.prompts import PromptEncoder
 
 TASK = {"template": "{text}:", "labels": ["no", "yes"], "group": "g", "key": "k", "constraint": "negation"}
@@ -161,7 +162,7 @@ def test_a_model_that_has_done_the_same_before_counts_the_whole_cost_again(tmp_p
 
 
 class BackwardsPool:
-    """A pool as `run` sees it, whose batches finish in reverse order, and which is killed after some of them."""
+    """A pool as `run_on_pool` sees it, whose batches finish in reverse order, and which is killed after some of them."""
 
     def __init__(self, *, survives=100):
         self.backend = FakeBackend()
@@ -195,7 +196,7 @@ def test_batches_may_finish_in_any_order(tmp_path, search):
     settings = config(write(tmp_path, pairs(40)), search=search, batch_size=10, **{"objective.reduce": "sum"})
     run(settings, tmp_path / "whole")
     parts = []
-    run(settings, tmp_path / "pool", pool=BackwardsPool(), on_part=lambda *part: parts.append(part))
+    run_on_pool([(settings, tmp_path / "pool")], BackwardsPool(), on_part=lambda *part: parts.append(part))
     assert results(tmp_path / "pool") == results(tmp_path / "whole")
     assert parts == [(k, 4) for k in range(1, 5)]
     # Whatever the order of the batches, each one's own events are the same, in the same order.
@@ -215,7 +216,7 @@ def test_a_run_goes_on_with_or_without_a_pool(tmp_path):
     checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
     assert (checkpoint["done"], checkpoint["batch"]) == ([0], 1)
     with pytest.raises(Stop):
-        run(settings, tmp_path / "run", resume=True, pool=BackwardsPool(survives=2))
+        run_on_pool([(settings, tmp_path / "run")], BackwardsPool(survives=2), resume=True)
     checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
     assert (checkpoint["done"], checkpoint["batch"]) == ([0, 3, 4], 1)
     run(settings, tmp_path / "run", resume=True)
@@ -251,3 +252,13 @@ def test_the_data_is_read_from_disk_a_batch_at_a_time(tmp_path, monkeypatch):
     job = inputs.job(0, range(0, 300, 30))
     assert read == list(range(0, 300, 30))
     assert [example.id for example in islice(job.dataset.examples, 2)] == ["e0", "e30"]
+
+
+def test_runs_on_one_pool_do_not_mix(tmp_path):
+    source = write(tmp_path, pairs(24))
+    several = [(config(source, seed=seed, batch_size=12), tmp_path / f"pool{seed}") for seed in (0, 1)]
+    done = run_on_pool(several, BackwardsPool())
+    for settings, path in several:
+        run(settings, tmp_path / f"alone{settings.seed}")
+        assert results(path) == results(tmp_path / f"alone{settings.seed}")
+    assert [item.path for item in done] == [path for _, path in several]

@@ -7,7 +7,7 @@ from elicitor.models import list_models, load_backend
 
 @pytest.mark.parametrize("name", ["gpt-4", "hf:", "gguf:", ""])
 def test_unknown_names_list_the_forms(name):
-    with pytest.raises(BackendError, match="bundled, hf:NAME, gguf:FILE"):
+    with pytest.raises(BackendError, match="bundled, hf:NAME, vllm:NAME, gguf:FILE"):
         load_backend(name)
 
 
@@ -110,4 +110,4 @@ def test_listing_names_the_forms_and_what_was_converted(tmp_path, monkeypatch):
     (converted / "config.json").write_text("{}")
     (tmp_path / "gguf" / "abc-float32.tmp-x").mkdir()
     names = [model.name for model in list_models()]
-    assert names == ["bundled", "hf:ORG/NAME", "openai:MODEL@URL", "FOLDER", "gguf:FILE", "fake", str(converted)]
+    assert names == ["bundled", "hf:ORG/NAME", "vllm:ORG/NAME", "openai:MODEL@URL", "FOLDER", "gguf:FILE", "fake", str(converted)]

@@ -50,6 +50,7 @@ class BatchJob:
         dataset: Its examples.
         start_labels: Label index by example id that the search may start with; ids of other batches are passed over.
         begun: Where an earlier process left it.
+        run: Number of the run, where several are searched together.
     """
 
     config: RunConfig
@@ -58,6 +59,7 @@ class BatchJob:
     dataset: Dataset
     start_labels: Mapping[str, int]
     begun: Moment = Moment()
+    run: int = 0
 
     def problem(self, backend: Backend, *, meter: Meter, on_progress: Progress | None = None) -> Problem:
         """The labelling problem of this batch."""
@@ -105,12 +107,14 @@ class BatchResult:
         last: The last step, which nobody has been told of: every example is labelled.
         labels: Lines of ``labels.jsonl``, in the order of the data.
         metrics: What ``metrics.json`` says of the batch, its cost apart.
+        run: Number of its run, as in the job.
     """
 
     batch: int
     last: BatchStep
     labels: list[dict[str, Any]]
     metrics: dict[str, Any]
+    run: int = 0
 
     @property
     def meter(self) -> Meter:
@@ -173,6 +177,7 @@ def search_batch(
             "predictability": final.utility.predictability,
             "inconsistency": final.utility.inconsistency,
         },
+        run=job.run,
     )
 
 

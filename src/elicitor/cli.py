@@ -117,9 +117,14 @@ def eval_command(
     output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="With --suite: its folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="With --suite: go on with it in --output-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With --suite: print the cost, write nothing.")] = False,
+    ray: cli_ray.Address = None,
+    ray_workers: cli_ray.Workers = None,
+    ray_cpus: cli_ray.Cpus = 1.0,
+    ray_gpus: cli_ray.Gpus = 0.0,
     as_json: Json = False,
 ) -> None:
     """Compare the found labels with cheaper and with golden ones on a test file, or run a whole suite of tasks."""
+    cluster = cli_ray.ray_options(ray, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
     chosen = None if seeds is None else _numbers("--seeds", seeds)
     for flag, value in (("--limit", limit), ("--shots", shots)):
         if value is not None and value < 1:
@@ -150,11 +155,18 @@ def eval_command(
         if resume and output_dir is None:
             raise ConfigError("--resume needs to know the suite", fix="add --output-dir FOLDER")
         folder = output_dir or Path("runs") / f"{suite.stem}-{_now()}"
-        console.show_suite(progress.suite_with_progress(settings, folder, resume=resume), as_json=as_json)
+        done = progress.suite_with_progress(settings, folder, resume=resume, cluster=cluster)
+        console.show_suite(done, as_json=as_json)
         return
     if not runs or test is None:
         raise ConfigError("eval needs a run folder and --test, or --suite", fix="elicitor eval RUN --test FILE")
-    for flag, given in (("--model", model), ("--output-dir", output_dir), ("--resume", resume), ("--dry-run", dry_run)):
+    for flag, given in (
+        ("--model", model),
+        ("--output-dir", output_dir),
+        ("--resume", resume),
+        ("--dry-run", dry_run),
+        ("--ray", ray),
+    ):
         if given:
             raise ConfigError(
                 f"{flag} goes with --suite alone", fix="leave it out; finished conditions are always kept"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, Progress, Prompt, StatesBackend, TokenIds
+from elicitor.backends.base import Backend, Cost, OnStage, Progress, Prompt, StatesBackend, TokenIds
 from elicitor.baselines import (
     BOOTSTRAPS,
     DRAWN_PROBES,
@@ -142,16 +142,38 @@ class Comparison:
             raise ConfigError(f"condition {condition}: {reason}", fix="leave it out of --conditions")
         # What another condition has computed may not make this one cheap.
         self.backend.forget()
-        file = None if folder is None else folder / f"{condition}.json"
-        key = self._key(condition)
-        if file and file.exists() and (kept := read_json(file)).get("key") == key:
-            return Answers.from_json(kept["answers"])
+        if folder and (kept := self.kept(condition, folder)):
+            return kept
         ask = self._zero_shot if condition in ZERO_SHOT else self._probe if condition in PROBES else self._few_shot
         answers = ask(condition)
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, {"key": key, "answers": answers.to_json()})
+        if folder:
+            self.keep(answers, folder)
         return answers
+
+    def ask(
+        self, conditions: Sequence[Condition], *, folder: Path, on_stage: OnStage | None = None
+    ) -> Iterator[tuple[Condition, Answers | str]]:
+        """Each condition with its `answers`, or with the reason why it does not apply."""
+        for condition in conditions:
+            if reason := self.obstacle(condition):
+                yield condition, reason
+                continue
+            if on_stage:
+                on_stage(condition)
+            yield condition, self.answers(condition, folder=folder)
+
+    def kept(self, condition: Condition, folder: Path) -> Answers | None:
+        """The answers under a condition if the folder holds them for all that they depend on."""
+        file = folder / f"{condition}.json"
+        if file.exists() and (kept := read_json(file)).get("key") == self._key(condition):
+            return Answers.from_json(kept["answers"])
+        return None
+
+    def keep(self, answers: Answers, folder: Path) -> None:
+        """Write answers where `kept` finds them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = {"key": self._key(answers.condition), "answers": answers.to_json()}
+        write_json(folder / f"{answers.condition}.json", content)
 
     def obstacle(self, condition: Condition) -> str | None:
         """Why a condition does not apply to this data and model, or None if it does."""

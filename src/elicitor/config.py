@@ -168,6 +168,23 @@ class RemoteConfig(_Settings):
     )
 
 
+class VllmConfig(_Settings):
+    """How vLLM runs a model named ``vllm:...``."""
+
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share each layer")
+    pipeline_parallel_size: int = Field(1, ge=1, description="stages into which the layers are divided")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="share of each GPU's memory that vLLM takes")
+    max_model_len: int | None = Field(None, ge=1, description="context window in tokens; none: the model's own")
+    max_logprobs: int = Field(
+        20, ge=1, description="most probable tokens that are asked for where vLLM cannot be asked for the labels' own"
+    )
+    reusable_tokens: int = Field(
+        200_000, ge=0, description="prompt tokens that the prefix cache is counted on to keep between calls"
+    )
+    adapter: str | None = Field(None, description="folder of a LoRA adapter")
+    max_lora_rank: int = Field(16, ge=1, description="rank of the adapter at most")
+
+
 class BackendConfig(_Settings):
     """How the model is loaded and run; see ``elicitor models``."""
 
@@ -192,6 +209,7 @@ class BackendConfig(_Settings):
     )
     trust_remote_code: bool = Field(False, description="run Python code that a model repository carries")
     remote: RemoteConfig = RemoteConfig()
+    vllm: VllmConfig = VllmConfig()
 
 
 class RunConfig(_Settings):
@@ -201,7 +219,9 @@ class RunConfig(_Settings):
     data: str = Field(description="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT", json_schema_extra=_FREE)
     task: str | dict[str, Any] = Field(description="task name, YAML file, or the declaration itself")
     verbalizers: tuple[str, ...] | None = Field(None, description="texts that stand for the labels, if not the task's")
-    model: str = Field("bundled", description="bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder")
+    model: str = Field(
+        "bundled", description="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder"
+    )
     search: Literal["icm", "gibbs", "bootstrap"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")

@@ -183,7 +183,7 @@ class WorkerPool:
         Raises:
             ElicitorError: If a search fails, or a batch is lost too often.
         """
-        return self.map(_search, jobs, name=lambda job: f"batch {job.batch}")
+        return self.map(_search, jobs, name=_name)
 
     def map(
         self, function: Callable[[Backend, A], R], arguments: Iterable[A], *, name: Callable[[A], str]
@@ -325,6 +325,10 @@ def _search(backend: Backend, job: BatchJob) -> BatchResult:
     events: list[Any] = []
     result = search_batch(job, backend, on_step=lambda step: events.extend(step.events))
     return replace(result, last=replace(result.last, events=[*events, *result.last.events]))
+
+
+def _name(job: BatchJob) -> str:
+    return f"batch {job.batch}" + (f" of run {job.run}" if job.run else "")
 
 
 def _short(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,14 +20,18 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import GoldLabels, load_gold, load_votes
-from elicitor.labelling import Run, load_run, task_of
+from elicitor.labelling import ModelFacts, Run, load_run, task_of
 from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
 from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
+from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
 from elicitor.runs import EVENTS, load_run_config, read_rows, write_json
 from elicitor.search.events import replay
 from elicitor.tasks import Task
+
+if TYPE_CHECKING:
+    from elicitor.distributed import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ def evaluate(
     backend: Backend | None = None,
     folder: Path | None = None,
     leave_out: bool = False,
+    pool: WorkerPool | None = None,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
     on_part: OnPart | None = None,
@@ -151,6 +156,7 @@ def evaluate(
         backend: Use this loaded model instead of the run's.
         folder: Where the table and the finished conditions are written; the folder of the first run by default.
         leave_out: Leave conditions that do not apply to this data or model out, with a note, instead of refusing them.
+        pool: Ask the conditions on these workers, which load the model, instead of one after the other in this process.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called when the model begins to load, and with the name of each condition as it begins.
         on_part: Called with finished and all conditions after each one.
@@ -177,9 +183,14 @@ def evaluate(
     test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
     truth = [test_gold.labels[example.id] for example in test.examples]
-    backend = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
+    model: Backend | ModelFacts
+    if pool is not None:
+        model = pool.load(config, on_stage=on_stage)
+    else:
+        model = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     comparison = Comparison(
-        backend=backend,
+        # With a pool workers ask, each with the model that it has loaded.
+        backend=cast(Backend, model),
         task=task,
         train=train,
         test=test,
@@ -195,25 +206,30 @@ def evaluate(
         bootstrap_rounds=config.bootstrap.rounds,
         probe_layer=probe_layer,
         sweep_truth=truth if sweep else None,
-        on_progress=on_progress,
+        on_progress=None if pool else on_progress,
     )
     folder = folder or runs[0].path
     name = f"eval-{Path(str(test_data)).stem.replace(':', '-')}"
     answers: dict[Condition, Answers] = {}
-    for condition in chosen:
-        if leave_out and (reason := comparison.obstacle(condition)):
-            notes.append(f"condition {condition} left out: {reason}")
-            continue
-        if on_stage:
-            on_stage(condition)
-        answers[condition] = comparison.answers(condition, folder=folder / name)
-        if on_part:
-            on_part(len(answers), len(chosen))
+    if pool is not None:
+        asked = answers_on_pool(comparison, chosen, pool, folder=folder / name)
+    else:
+        asked = comparison.ask(chosen, folder=folder / name, on_stage=on_stage)
+    for condition, given in asked:
+        if isinstance(given, Answers):
+            answers[condition] = given
+            if on_part:
+                on_part(len(answers), len(chosen))
+        elif leave_out:
+            notes.append(f"condition {condition} left out: {given}")
+        else:
+            raise ConfigError(f"condition {condition}: {given}", fix="leave it out of --conditions")
+    answers = {condition: answers[condition] for condition in chosen if condition in answers}
 
     clusters = [task.cluster(example) for example in test.examples]
     result = Evaluation(
         task=task.name,
-        model=backend.name,
+        model=model.name,
         n_labels=len(task.label_space),
         rows=condition_results(
             answers, np.asarray(truth), clusters, task=task, calibration=config.objective.calibration

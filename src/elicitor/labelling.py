@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, OnPart, OnStage, Progress
+from elicitor.backends.base import Backend, OnStage, Progress
 from elicitor.batch_search import BatchJob, BatchResult, BatchStep, Moment, meter_from_json, search_batch
 from elicitor.batching import Batches, fit_batches
 from elicitor.config import RunConfig, build_config
@@ -39,9 +39,6 @@ from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
 from elicitor.tasks import Task, load_task, resolve_task
-
-if TYPE_CHECKING:
-    from elicitor.distributed import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,24 +257,20 @@ def run(
     *,
     resume: bool = False,
     backend: Backend | None = None,
-    pool: WorkerPool | None = None,
     observer: Observer | None = None,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
-    on_part: OnPart | None = None,
 ) -> Run:
-    """Run or resume a labelling run.
+    """Run or resume a labelling run in this process; `elicitor.pooled.run_on_pool` does it on a cluster.
 
     Args:
         config: Settings.
         output_dir: Run folder.
         resume: Go on with the run in ``output_dir`` if there is one.
         backend: Use this loaded model instead of loading ``config.model``.
-        pool: Search the batches on these workers, which load the model, instead of one after the other in this process.
-        observer: Called after each step, without a pool.
-        on_progress: Called after each forward pass (with a pool: each batch) with its tokens.
+        observer: Called after each step.
+        on_progress: Called after each forward pass with its tokens.
         on_stage: Called when the model begins to load and when the search begins.
-        on_part: Called with finished and all batches after each one.
 
     Returns:
         The finished run.
@@ -287,13 +280,19 @@ def run(
     """
     if not resume:
         refuse_used(output_dir)
-    if pool is None:
-        workload = prepare(config, backend=backend, on_stage=on_stage)
-        inputs, batches, model = workload.inputs, workload.batches, ModelFacts.of(workload.backend)
-    else:
-        inputs = read_inputs(config)
-        model = pool.load(inputs.config, on_stage=on_stage)
-        batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
+    workload = prepare(config, backend=backend, on_stage=on_stage)
+    inputs, batches = workload.inputs, workload.batches
+    with open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder:
+        if on_stage:
+            on_stage(f"searching, {len(inputs.dataset)} examples in {len(batches)} batches")
+        for batch in folder.checkpoint().left(len(batches)):
+            job = inputs.job(batch, batches[batch], checkpoint=folder.checkpoint())
+            keep_result(folder, _search_here(job, folder, workload, observer=observer, on_progress=on_progress))
+        return conclude(folder, inputs, batches)
+
+
+def open_folder(inputs: Inputs, model: ModelFacts, output_dir: Path, *, resume: bool) -> RunFolder:
+    """Begin a run in a new folder, or open the folder of one that was begun; see `elicitor.runs.RunFolder`."""
     manifest = build_manifest(
         data_fingerprint=inputs.dataset.fingerprint,
         model_fingerprint=model.fingerprint,
@@ -301,30 +300,23 @@ def run(
         start_labels=dict(inputs.start_labels),
     )
     opened = RunFolder.resume if resume else RunFolder.create
-    with opened(output_dir, inputs.config, manifest) as folder:
-        if on_stage:
-            on_stage(f"searching, {len(inputs.dataset)} examples in {len(batches)} batches")
-        begun = folder.checkpoint()
-        left = [batch for batch in range(len(batches)) if batch not in begun.done]
-        jobs = (inputs.job(batch, batches[batch], checkpoint=begun) for batch in left)
-        results: Iterator[BatchResult]
-        if pool is None:
-            results = (_search_here(job, folder, workload, observer=observer, on_progress=on_progress) for job in jobs)
-        else:
-            results = pool.search(jobs)
-        for done, result in enumerate(results, start=len(begun.done) + 1):
-            folder.finish_batch(
-                result.batch,
-                events=(event.to_json() for event in result.last.events),
-                labels=result.labels,
-                metrics={"metrics": result.metrics, "meter": asdict(result.meter)},
-            )
-            if pool is not None and on_progress:
-                on_progress(result.meter.cost.tokens_computed)
-            if on_part:
-                on_part(done, len(batches))
-        join_batches(folder, batches, inputs.dataset.label_space)
-        return load_run(folder.path)
+    return opened(output_dir, inputs.config, manifest)
+
+
+def keep_result(folder: RunFolder, result: BatchResult) -> None:
+    """Write a finished batch."""
+    folder.finish_batch(
+        result.batch,
+        events=(event.to_json() for event in result.last.events),
+        labels=result.labels,
+        metrics={"metrics": result.metrics, "meter": asdict(result.meter)},
+    )
+
+
+def conclude(folder: RunFolder, inputs: Inputs, batches: Batches) -> Run:
+    """Join the finished batches of a run."""
+    join_batches(folder, batches, inputs.dataset.label_space)
+    return load_run(folder.path)
 
 
 @dataclass(frozen=True, slots=True)

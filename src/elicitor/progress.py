@@ -6,8 +6,9 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,18 +16,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from elicitor.ablation import Ablation, run_ablation
 from elicitor.audit import Audit, audit
 from elicitor.config import RunConfig
+from elicitor.distributed import RayOptions, WorkerPool
 from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.labelling import Run, Step, prepare, run
 from elicitor.models import load_backend
+from elicitor.pooled import run_on_pool
 from elicitor.runs import refuse_used
 from elicitor.search.events import Proposal, Warned
 from elicitor.solutions import Sampled, SampleSettings, SamplingCost, sample_solutions, sampling_cost
 from elicitor.suite import Suite, SuiteConfig, run_suite
 from elicitor.suite_cost import PartCost, suite_cost
-
-if TYPE_CHECKING:
-    from elicitor.distributed import RayOptions
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between progress lines when standard error is not a terminal."""
@@ -118,18 +118,16 @@ def label_with_progress(config: RunConfig, folder: Path, *, resume: bool, cluste
             if not resume:
                 refuse_used(folder)
             display.stage("starting Ray")
-            from elicitor.distributed import WorkerPool
-
             with WorkerPool(cluster) as pool:
-                return run(
-                    config,
-                    folder,
+                (done,) = run_on_pool(
+                    [(config, folder)],
+                    pool,
                     resume=resume,
-                    pool=pool,
                     on_progress=display.tokens,
                     on_stage=display.stage,
                     on_part=display.batches,
                 )
+            return done
         judged: list[bool] = []
 
         def observe(step: Step) -> None:
@@ -173,13 +171,18 @@ def evaluate_with_progress(
         )
 
 
-def suite_with_progress(config: SuiteConfig, folder: Path, *, resume: bool) -> Suite:
+def suite_with_progress(config: SuiteConfig, folder: Path, *, resume: bool, cluster: RayOptions | None = None) -> Suite:
     """Run a suite under a progress bar; see `elicitor.suite.run_suite`."""
-    with Display("suite") as display:
+    with Display("suite") as display, ExitStack() as stack:
+        pool = None
+        if cluster is not None:
+            display.stage("starting Ray")
+            pool = stack.enter_context(WorkerPool(cluster))
         return run_suite(
             config,
             folder,
             resume=resume,
+            pool=pool,
             command=shlex.join(["elicitor", *sys.argv[1:]]),
             on_progress=display.tokens,
             on_stage=display.stage,

@@ -114,6 +114,10 @@ class Checkpoint:
     meter: Mapping[str, Any] | None = None
     event_bytes: int = 0
 
+    def left(self, batches: int) -> list[int]:
+        """Batches that are not finished, of so many."""
+        return sorted(set(range(batches)).difference(self.done))
+
 
 class RunFolder:
     """A run folder opened for writing; use it as a context manager, which holds the lock.

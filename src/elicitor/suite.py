@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,11 +24,15 @@ from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
 from elicitor.labelling import run
 from elicitor.models import load_backend
+from elicitor.pooled import run_on_pool
 from elicitor.readers import Row
 from elicitor.runs import read_json, write_atomic, write_json
 from elicitor.tables import evaluation_markdown, overview_markdown, to_csv, to_latex
 from elicitor.tasks import Task, load_task, resolve_task
 from elicitor.yaml_files import read_mapping
+
+if TYPE_CHECKING:
+    from elicitor.distributed import WorkerPool
 
 SETTINGS = "suite.json"
 RESULTS = "results"
@@ -126,6 +130,7 @@ def run_suite(
     resume: bool = False,
     command: str | None = None,
     backend: Backend | None = None,
+    pool: WorkerPool | None = None,
     on_progress: Progress | None = None,
     on_stage: OnStage | None = None,
     on_part: OnPart | None = None,
@@ -138,6 +143,7 @@ def run_suite(
         resume: Go on with the suite in ``folder`` if there is one.
         command: Command line, written beside the tables.
         backend: Use this loaded model instead of loading ``config.model``.
+        pool: Do all searches, and the conditions of each task, on these workers, which load the model.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called with what begins now.
         on_part: Called with finished and all parts after each search and each evaluation.
@@ -150,20 +156,29 @@ def run_suite(
         ResumeMismatchError: If ``folder`` holds a suite with other settings.
     """
     prepared = prepare_suite(config, folder, resume=resume)
-    if backend is None:
+    if pool is None and backend is None:
         first = prepared[0].runs[0]
         backend = load_backend(config.model, on_stage=on_stage, **first.backend.model_dump())
     parts = len(prepared) * (len(config.seeds) + 1)
     done = 0
     evaluations = []
+    if pool is not None:
+        searches = [
+            (settings, part.folder / f"seed-{seed}")
+            for part in prepared
+            for seed, settings in zip(config.seeds, part.runs, strict=True)
+        ]
+        pooled = iter(run_on_pool(searches, pool, resume=True, on_progress=on_progress, on_stage=on_stage))
     for part in prepared:
         found = []
         for seed, settings in zip(config.seeds, part.runs, strict=True):
-            if on_stage:
-                on_stage(f"{part.name}: search with seed {seed}")
-            found.append(
-                run(settings, part.folder / f"seed-{seed}", resume=True, backend=backend, on_progress=on_progress)
-            )
+            if pool is not None:
+                found.append(next(pooled))
+            else:
+                if on_stage:
+                    on_stage(f"{part.name}: search with seed {seed}")
+                place = part.folder / f"seed-{seed}"
+                found.append(run(settings, place, resume=True, backend=backend, on_progress=on_progress))
             done += 1
             if on_part:
                 on_part(done, parts)
@@ -176,6 +191,7 @@ def run_suite(
                 leave_out=True,
                 max_shots=config.max_shots,
                 backend=backend,
+                pool=pool,
                 folder=part.folder,
                 on_progress=on_progress,
                 on_stage=None if on_stage is None else _prefixed(on_stage, part.name),

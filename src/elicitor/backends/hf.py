@@ -27,6 +27,7 @@ from elicitor.backends.hf_generate import end_ids, sample
 from elicitor.backends.hf_passes import Done, cut_state, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.hf_tokenizer import HfTokenizer
+from elicitor.backends.model_files import folder_hash
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.radix import segmented
 from elicitor.backends.trie import Pass, Read, check_fit, cost, schedule
@@ -313,19 +314,6 @@ def load(
         ) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens, cache_gb=cache_gb)
-
-
-def folder_hash(folder: Path) -> str:
-    """Hash of a model folder: its configuration, and name, size, first and last MiB of each weight file."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}:".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read())
-    return digest.hexdigest()
 
 
 def choose_device(device: str) -> torch.device:

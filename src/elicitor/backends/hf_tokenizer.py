@@ -1,4 +1,4 @@
-"""Transformers tokenizers as prompts need them."""
+"""Tokenizers of the transformers library, for every backend whose model has one. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,113 @@
+"""Many searches and many conditions on one pool of workers; the driver keeps every result as it comes.
+
+All batches of all runs are one list of work, and so are the conditions of an evaluation, so no worker waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from elicitor.backends.base import Backend, OnPart, OnStage, Progress
+from elicitor.baselines import Condition
+from elicitor.batch_search import BatchJob
+from elicitor.batching import Batches
+from elicitor.comparison import Answers, Comparison
+from elicitor.config import RunConfig
+from elicitor.distributed import WorkerPool
+from elicitor.labelling import Inputs, Run, conclude, keep_result, open_folder, read_inputs
+from elicitor.runs import RunFolder, refuse_used
+
+
+def run_on_pool(
+    runs: Sequence[tuple[RunConfig, Path]],
+    pool: WorkerPool,
+    *,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+    on_stage: OnStage | None = None,
+    on_part: OnPart | None = None,
+) -> list[Run]:
+    """Run or resume labelling runs, their batches in any order.
+
+    Args:
+        runs: Settings and folder of each; all name the same model with the same backend settings.
+        pool: Workers.
+        resume: Go on with what the folders hold.
+        on_progress: Called after each batch with its tokens.
+        on_stage: Called when workers begin to load and when the search begins.
+        on_part: Called with finished and all batches after each one.
+
+    Returns:
+        The finished runs, each with the labels and metrics that `elicitor.labelling.run` would give.
+
+    Raises:
+        ElicitorError: If settings, data, task or model cannot be used, or a batch is lost too often.
+    """
+    if not resume:
+        for _, output_dir in runs:
+            refuse_used(output_dir)
+    with ExitStack() as locks:
+        opened: list[tuple[Inputs, Batches, RunFolder]] = []
+        for config, output_dir in runs:
+            inputs = read_inputs(config)
+            model = pool.load(inputs.config, on_stage=on_stage)
+            batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
+            folder = locks.enter_context(open_folder(inputs, model, output_dir, resume=resume))
+            opened.append((inputs, batches, folder))
+        total = sum(len(batches) for _, batches, _ in opened)
+        done = total - sum(len(folder.checkpoint().left(len(batches))) for _, batches, folder in opened)
+        if on_stage:
+            examples = sum(len(inputs.dataset) for inputs, _, _ in opened)
+            on_stage(f"searching, {examples} examples in {total} batches")
+        for result in pool.search(_jobs(opened)):
+            keep_result(opened[result.run][2], result)
+            done += 1
+            if on_progress:
+                on_progress(result.meter.cost.tokens_computed)
+            if on_part:
+                on_part(done, total)
+        return [conclude(folder, inputs, batches) for inputs, batches, folder in opened]
+
+
+def _jobs(opened: Sequence[tuple[Inputs, Batches, RunFolder]]) -> Iterator[BatchJob]:
+    for number, (inputs, batches, folder) in enumerate(opened):
+        begun = folder.checkpoint()
+        for batch in begun.left(len(batches)):
+            yield replace(inputs.job(batch, batches[batch], checkpoint=begun), run=number)
+
+
+def answers_on_pool(
+    comparison: Comparison, conditions: Sequence[Condition], pool: WorkerPool, *, folder: Path
+) -> Iterator[tuple[Condition, Answers | str]]:
+    """Ask conditions on workers.
+
+    Args:
+        comparison: What the conditions share; of its backend no more than the fingerprint is used here.
+        conditions: Which.
+        pool: Workers.
+        folder: Where finished conditions are kept.
+
+    Yields:
+        Each condition with its answers, or with the reason why it does not apply, in the order in which they come.
+
+    Raises:
+        ElicitorError: If a condition fails, or is lost too often.
+    """
+    left = []
+    for condition in conditions:
+        if kept := comparison.kept(condition, folder):
+            yield condition, kept
+        else:
+            left.append((comparison, condition))
+    for condition, given in pool.map(_answer, left, name=lambda question: f"condition {question[1]}"):
+        if isinstance(given, Answers):
+            comparison.keep(given, folder)
+        yield condition, given
+
+
+def _answer(backend: Backend, question: tuple[Comparison, Condition]) -> tuple[Condition, Answers | str]:
+    comparison, condition = replace(question[0], backend=backend), question[1]
+    return condition, comparison.obstacle(condition) or comparison.answers(condition)
