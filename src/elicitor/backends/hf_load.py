@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,8 +77,25 @@ def load_model(
         ) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     for folder in adapters:
-        model, weights = merge(model, folder, base_weights=weights)
+        with quiet():
+            model, weights = merge(model, folder, base_weights=weights)
     return LoadedModel(model, tokenizer, weights)
+
+
+def context_window(config: Any, *, name: str) -> int:
+    """Longest sequence that a model was made for, in tokens.
+
+    Args:
+        config: The model's configuration.
+        name: Name the user knows it by.
+
+    Raises:
+        BackendError: If the configuration names none.
+    """
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        if value := getattr(config.get_text_config(), key, None):
+            return int(value)
+    raise BackendError(f"the configuration of {name} names no context length", fix="add max_position_embeddings")
 
 
 def folder_hash(folder: Path) -> str:
@@ -120,13 +138,18 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from writing bars and notices over our own output."""
+    """Keep transformers from writing bars and notices over our own output.
+
+    TRL and PEFT use names that newer versions of transformers warn will change; users can do nothing about that.
+    """
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:
