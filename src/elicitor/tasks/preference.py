@@ -65,8 +65,13 @@ def _turns(dialogue: Any) -> list[tuple[str, str]]:
         return [("Human" if turn["role"] == "user" else "Assistant", turn["content"].strip()) for turn in dialogue]
     if not isinstance(dialogue, str):
         raise DataError(f"a dialogue is {type(dialogue).__name__}, not text", fix="write text or a list of messages")
-    parts = _TURN.split(dialogue)
-    return [(speaker, text.strip()) for speaker, text in zip(parts[1::2], parts[2::2], strict=True)]
+    return dialogue_turns(dialogue)
+
+
+def dialogue_turns(text: str) -> list[tuple[str, str]]:
+    """Speaker and text of each turn after ``Human:`` and ``Assistant:``; what stands before the first is left out."""
+    parts = _TURN.split(text)
+    return [(speaker, said.strip()) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def _dialogue(turns: list[tuple[str, str]]) -> str:
