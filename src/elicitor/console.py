@@ -54,10 +54,10 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
         search, conditions = (f"{low:,} to {high:,}" for low, high in (cost.search_tokens, cost.condition_tokens))
         print(
             f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; tokens: search {search}, "
-            f"conditions {conditions}; {_duration(cost.seconds[0])} to {_duration(cost.seconds[1])}"
+            f"conditions {conditions}; {duration(cost.seconds[0])} to {duration(cost.seconds[1])}"
         )
     least, most = (sum(cost.seconds[end] for cost in costs) for end in (0, 1))
-    print(f"in all: {_duration(least)} to {_duration(most)}")
+    print(f"in all: {duration(least)} to {duration(most)}")
 
 
 def show_ablation(result: Ablation, *, as_json: bool) -> None:
@@ -92,7 +92,7 @@ def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
         print_json({"searches": searches, "tokens": tokens, "seconds": seconds})
         return
     print(f"{searches} searches of {one.n_examples} examples; tokens: {tokens[0]:,} to {tokens[1]:,}")
-    print(f"time at {one.tokens_per_second:,.0f} tokens/s: {_duration(seconds[0])} to {_duration(seconds[1])}")
+    print(f"time at {one.tokens_per_second:,.0f} tokens/s: {duration(seconds[0])} to {duration(seconds[1])}")
 
 
 def show_audit(result: Audit, *, as_json: bool) -> None:
@@ -202,7 +202,7 @@ def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
         least, most = getattr(plan, name)
         print(f"{name}: {least:,} to {most:,}")
     least_seconds, most_seconds = plan.seconds
-    print(f"time at {plan.tokens_per_second:,.0f} tokens/s: {_duration(least_seconds)} to {_duration(most_seconds)}")
+    print(f"time at {plan.tokens_per_second:,.0f} tokens/s: {duration(least_seconds)} to {duration(most_seconds)}")
     print("least: no label changes once it is given; most: every step changes one and nothing needs repair")
     for number, prompt in enumerate(plan.rendered_prompts, start=1):
         print(f"\n--- prompt {number} ---\n{prompt}")
@@ -253,7 +253,8 @@ def print_json(values: Any) -> None:
     print()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

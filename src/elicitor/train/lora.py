@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
 
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
@@ -19,6 +19,13 @@ from elicitor.models import locate
 from elicitor.runs import write_json
 from elicitor.train.folder import CHECKPOINTS, adopt, is_main_process
 from elicitor.train.settings import TrainSettings
+
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
+"""Name of the argument; transformers renamed it and warns of the old one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,7 @@ def training_arguments(settings: TrainSettings, folder: Path, *, steps: int) -> 
         "max_steps": steps,
         "per_device_train_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.gradient_accumulation,
-        "gradient_checkpointing": settings.gradient_checkpointing,
+        _CHECKPOINTING: settings.gradient_checkpointing,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         "warmup_steps": math.ceil(settings.warmup * steps),
