@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import click
+from typing import Any
+
 from typer.core import TyperGroup
 
 
@@ -12,9 +13,7 @@ class TwoWords(TyperGroup):
     A folder that is called like a second word is still reached as ``./reward``.
     """
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Take the first two words as a command if there is one of that name."""
         name = " ".join(args[:2])
         command = self.get_command(ctx, name) if len(args) > 1 else None

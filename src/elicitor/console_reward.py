@@ -21,7 +21,9 @@ def show_reward_cost(cost: RewardCost, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(cost))
         return
-    print(f"{cost.labelled:,} labelled pairs, {cost.rest:,} to label; optimizer steps: {', '.join(map(str, cost.steps))}")
+    print(
+        f"{cost.labelled:,} labelled pairs, {cost.rest:,} to label; optimizer steps: {', '.join(map(str, cost.steps))}"
+    )
     print(f"tokens: {cost.tokens:,}; {duration(cost.seconds)} at {cost.tokens_per_second:,.0f} tokens/s forward")
     if cost.truncated:
         print(f"{cost.truncated:.1%} of the responses lose the oldest tokens of their prompt")

@@ -82,9 +82,7 @@ def step_display(display: Display) -> Any:
     return show
 
 
-def evaluate_reward_with_progress(
-    models: Sequence[Path], tests: Sequence[str], **options: Any
-) -> RewardEvaluation:
+def evaluate_reward_with_progress(models: Sequence[Path], tests: Sequence[str], **options: Any) -> RewardEvaluation:
     """Evaluate reward models; see `elicitor.reward_evaluation.evaluate_reward`."""
     with Display("eval reward") as display:
         return evaluate_reward(

@@ -159,9 +159,11 @@ def _leads(
     output.parent.mkdir(exist_ok=True)
     pairs = [item.pair for item in items]
     relabel(model, lambda: iter(pairs), output, total=len(pairs), on_progress=on_progress, on_part=on_part)
-    signs = [0 if row["chosen"] is None else 1 if row["chosen"] == item.chosen else -1
-             for row, item in zip(rows_of(output), items, strict=True)]
-    return np.array(signs) * np.array([row["margin"] for row in rows_of(output)])
+    signs = [
+        0 if row["chosen"] is None else 1 if row["chosen"] == item.chosen else -1
+        for row, item in zip(rows_of(output), items, strict=True)
+    ]
+    return np.asarray(np.array(signs) * np.array([row["margin"] for row in rows_of(output)]))
 
 
 def _rows(

@@ -59,8 +59,8 @@ def plain(tiny, tmp_path):
     return path
 
 
-def pair_rows(n, *, start=0):
-    """Pairs in which the response with more z is the better one."""
+def make_pair_rows(n, *, start=0):
+    """Pairs in which the response with z is the better one."""
     rows = []
     for i in range(start, start + n):
         good, bad = f"zz{'z' * (i % 3)} {i}", f"xy {i}"
@@ -79,13 +79,19 @@ def pair_rows(n, *, start=0):
     return rows
 
 
+@pytest.fixture(scope="session")
+def pair_rows():
+    """Makes rows of pairs in which the response with z is the better one."""
+    return make_pair_rows
+
+
 @pytest.fixture
 def pairs_file(tmp_path):
     """Makes a file of pairs."""
 
     def make(n, *, start=0, name="pairs.jsonl"):
         path = tmp_path / name
-        path.write_text("".join(json.dumps(row) + "\n" for row in pair_rows(n, start=start)))
+        path.write_text("".join(json.dumps(row) + "\n" for row in make_pair_rows(n, start=start)))
         return path
 
     return make

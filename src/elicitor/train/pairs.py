@@ -82,9 +82,7 @@ def check_pair_task(task: Task) -> None:
         ConfigError: If it has no pair of columns, or nothing but them.
     """
     if task.mirror is None or not prompt_fields(task):
-        raise ConfigError(
-            f"task {task.name!r} does not compare two responses to a prompt", fix="use task preference"
-        )
+        raise ConfigError(f"task {task.name!r} does not compare two responses to a prompt", fix="use task preference")
 
 
 def prompt_fields(task: Task) -> list[str]:
@@ -168,9 +166,7 @@ def labelled_pairs(
     return Labelled(preferences, len(pairs) - len(preferences) - contradictory, contradictory)
 
 
-def found_choices(
-    labels: Sequence[FoundLabel], pairs: Sequence[Pair], *, task: Task
-) -> tuple[dict[str, int], int]:
+def found_choices(labels: Sequence[FoundLabel], pairs: Sequence[Pair], *, task: Task) -> tuple[dict[str, int], int]:
     """Which response each pair's two labels prefer.
 
     Args:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +160,20 @@ def train_reward(
         state.wait_for_everyone()
         if is_finished(folder):
             return read_result(folder)
-        fit = {
-            "settings": settings,
-            "base_name": work.model,
-            "on_stage": on_stage,
-            "on_progress": on_progress,
-            "on_step": on_step,
-        }
+        fit = partial(
+            fit_reward_model,
+            settings=settings,
+            base_name=work.model,
+            on_stage=on_stage,
+            on_progress=on_progress,
+            on_step=on_step,
+        )
         own = work.labelled.preferences
         output = folder / RELABELLED
         stages: dict[str, Any] = {}
         if work.rest is not None:
             if not (folder / INITIAL / ABOUT).is_file():
-                fit_reward_model(lambda: iter(own), folder / INITIAL, facts={"labels": labels}, **fit)
+                fit(lambda: iter(own), folder / INITIAL, facts={"labels": labels})
             if on_stage:
                 on_stage(f"the initial reward model labels {work.n_rest:,} pairs")
             initial = RewardModel.load(folder / INITIAL, dtype=settings.dtype, device=settings.device)
@@ -185,7 +187,7 @@ def train_reward(
                 if work.rest is not None:
                     yield from relabelled_preferences(output, work.rest_pairs(), min_margin=settings.min_margin)
 
-            fit_reward_model(everything, folder / FINAL, facts={"labels": labels, "labelled": len(own)}, **fit)
+            fit(everything, folder / FINAL, facts={"labels": labels, "labelled": len(own)})
         final = json.loads((folder / FINAL / ABOUT).read_text(encoding="utf-8"))
         result = {
             "kind": "reward",

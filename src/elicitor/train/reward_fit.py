@@ -72,9 +72,7 @@ class Tokens:
         )
 
 
-def write_tokens(
-    preferences: Iterator[Preference], path: Path, *, tokenizer: Any, rendering: Rendering
-) -> Tokens:
+def write_tokens(preferences: Iterator[Preference], path: Path, *, tokenizer: Any, rendering: Rendering) -> Tokens:
     """Tokenise preferences into an Arrow file, a thousand at a time, and open it.
 
     Args:
@@ -116,8 +114,8 @@ def write_tokens(
 def fit_reward_model(
     preferences: Callable[[], Iterator[Preference]],
     folder: Path,
-    settings: RewardSettings,
     *,
+    settings: RewardSettings,
     base_name: str,
     facts: dict[str, Any],
     on_stage: OnStage | None = None,
@@ -184,9 +182,7 @@ def fit_reward_model(
     return model
 
 
-def start_head(
-    base: BaseModel, dataset: Dataset, *, l2: float, seed: int, on_progress: Progress | None = None
-) -> None:
+def start_head(base: BaseModel, dataset: Dataset, *, l2: float, seed: int, on_progress: Progress | None = None) -> None:
     """Put a linear probe of the base into its head.
 
     Args:
@@ -212,7 +208,7 @@ def start_head(
 
 def optimizer_steps(settings: RewardSettings, pairs: int) -> int:
     """Steps of a training on so many pairs."""
-    each = settings.batch_size * settings.gradient_accumulation * PartialState().num_processes
+    each = settings.batch_size * settings.gradient_accumulation * int(PartialState().num_processes)
     return math.ceil(pairs / each) * settings.epochs
 
 

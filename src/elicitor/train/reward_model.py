@@ -27,6 +27,7 @@ from elicitor.train.folder import adopt
 from elicitor.train.rendering import Message, Rendering
 
 ABOUT = "reward_model.json"
+WEIGHTS = "adapter_model.safetensors"
 HEAD = "score"
 """Name of the head in transformers' models for sequence classification."""
 BATCH_TOKENS = 2048
@@ -131,7 +132,9 @@ class RewardModel:
         """Responses scored so far whose prompt lost its oldest tokens."""
 
     @classmethod
-    def load(cls, folder: str | Path, *, base: str | None = None, dtype: str = "auto", device: str = "auto") -> RewardModel:
+    def load(
+        cls, folder: str | Path, *, base: str | None = None, dtype: str = "auto", device: str = "auto"
+    ) -> RewardModel:
         """Load a reward model.
 
         Args:
@@ -146,6 +149,8 @@ class RewardModel:
             BackendError: If the base cannot be loaded.
         """
         folder = find_folder(Path(folder))
+        if not (folder / WEIGHTS).is_file():
+            raise DataError(f"{folder} has no {WEIGHTS}", fix="train it again; pickled weights are not read")
         about = read_json(folder / ABOUT)
         rendering = Rendering.from_json(about.get("rendering", {}))
         loaded = load_base(base or str(about["base"]), dtype=dtype, device=device)
@@ -154,8 +159,12 @@ class RewardModel:
                 f"reward model {folder} was trained on other weights than those of {loaded.name}",
                 fix="give the base model it was trained on",
             )
-        with quiet():
-            model = PeftModel.from_pretrained(loaded.model, str(folder), use_safetensors=True)
+        try:
+            with quiet():
+                model = PeftModel.from_pretrained(loaded.model, str(folder), use_safetensors=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise DataError(f"reward model {folder} could not be loaded: {reason}", fix="train it again") from error
         return cls(loaded, model, rendering=rendering, about=about, folder=folder)
 
     def save(self) -> None:
@@ -205,9 +214,7 @@ class RewardModel:
             on_progress=on_progress,
         )
 
-    def __call__(
-        self, prompts: Sequence[str | list[Message]], completions: Sequence[str], **_: Any
-    ) -> list[float]:
+    def __call__(self, prompts: Sequence[str | list[Message]], completions: Sequence[str], **_: Any) -> list[float]:
         """The form in which a user's own script may hand it to a TRL trainer, with prompts and completions as text."""
         return [float(reward) for reward in self.score([str(prompt) for prompt in prompts], list(completions))]
 
@@ -240,7 +247,9 @@ def score_tokens(
     with torch.inference_mode():
         for batch in batches(lengths, batch_tokens):
             ids, mask = padded([sequences[i] for i in batch], padding=padding, device=model.device)
-            rewards[batch] = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].double().cpu().numpy()
+            rewards[batch] = (
+                model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, 0].double().cpu().numpy()
+            )
             if on_progress:
                 on_progress(sum(lengths[i] for i in batch))
     if not np.isfinite(rewards).all():
