@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data, cli_train
+from elicitor import cli_data, cli_reward, cli_train
+from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="elicitor",
+    cls=TwoWords,
     help="Find the labels that a pretrained language model itself holds coherent. No labels go in.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -294,6 +296,7 @@ def env_command(as_json: Json = False) -> None:
 
 cli_data.register(app)
 cli_train.register(app)
+cli_reward.register(app)
 
 
 def main() -> None:

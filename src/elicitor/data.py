@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from elicitor.errors import DataError, TaskError
-from elicitor.readers import Row, read_rows
+from elicitor.readers import Row, iter_rows
 
 if TYPE_CHECKING:
     from elicitor.tasks import Task
@@ -190,7 +190,7 @@ def load_dataset(source: str, task: Task, *, limit: int | None = None) -> Datase
             )
     examples = []
     for row, example_id in zip(rows, row_ids(rows, task), strict=True):
-        fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
+        fields = {name: cell_text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
             group = task.default_group(fields) or example_id
@@ -228,22 +228,26 @@ def task_rows(source: str, task: Task, *, limit: int | None = None) -> list[Row]
     Raises:
         DataError: If the source cannot be read or holds something the task cannot use.
     """
-    rows: list[Row] = []
-    for number, row in enumerate(read_rows(source, limit=limit), start=1):
+    rows = list(iter_task_rows(source, task, limit=limit))
+    if not rows:
+        raise DataError(f"{source} holds nothing that task {task.name!r} can use", fix="give another file or split")
+    return rows
+
+
+def iter_task_rows(source: str, task: Task, *, limit: int | None = None) -> Iterator[Row]:
+    """Like `task_rows`, but one row at a time, so that a source need not fit into memory; there may be none."""
+    for number, row in enumerate(iter_rows(source, limit=limit), start=1):
         try:
             adapted = task.adapt(row.values) if task.adapt else None
         except DataError as error:
             raise DataError(f"{row.location}: {error.problem}", fix=error.fix) from error
         if adapted is None:
-            rows.append(row)
+            yield row
             continue
         name = row.values.get(task.id_column, f"row-{number}")
         for k, values in enumerate(adapted):
             example_id = name if len(adapted) == 1 else f"{name}/{k}"
-            rows.append(Row(row.location, {task.id_column: example_id, **values}))
-    if not rows:
-        raise DataError(f"{source} holds nothing that task {task.name!r} can use", fix="give another file or split")
-    return rows
+            yield Row(row.location, {task.id_column: example_id, **values})
 
 
 def row_ids(rows: Sequence[Row], task: Task) -> list[str]:
@@ -255,7 +259,7 @@ def row_ids(rows: Sequence[Row], task: Task) -> list[str]:
     seen: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         named = task.id_column in row.values
-        example_id = _text(row, task.id_column, needed_by=task.name) if named else f"row-{number}"
+        example_id = cell_text(row, task.id_column, needed_by=task.name) if named else f"row-{number}"
         if example_id in seen:
             raise DataError(
                 f"{row.location}: id {example_id!r} stands at {seen[example_id]} already",
@@ -309,11 +313,16 @@ def is_empty(value: Any) -> bool:
 
 def _optional_text(row: Row, column: str, *, needed_by: str) -> str | None:
     """Text of a column that may be absent, empty or null."""
-    return None if is_empty(row.values.get(column)) else _text(row, column, needed_by=needed_by)
+    return None if is_empty(row.values.get(column)) else cell_text(row, column, needed_by=needed_by)
 
 
-def _text(row: Row, column: str, *, needed_by: str) -> str:
-    """Text of a column that must be there; numbers and truth values are written out."""
+def cell_text(row: Row, column: str, *, needed_by: str) -> str:
+    """Text of a column that must be there; numbers and truth values are written out.
+
+    Raises:
+        MissingColumnError: If it is not.
+        DataError: If it is empty or no text.
+    """
     if column not in row.values:
         raise MissingColumnError(
             f"{row.location}: column {column!r} is missing, task {needed_by!r} needs it; the columns are "

@@ -52,12 +52,19 @@ def read_rows(source: str, *, limit: int | None = None) -> list[Row]:
         DataError: If the source does not exist, has an unknown format, is broken, or has no rows.
         ValueError: If the limit is not positive.
     """
+    return list(iter_rows(source, limit=limit))
+
+
+def iter_rows(source: str, *, limit: int | None = None) -> Iterator[Row]:
+    """Like `read_rows`, but one row at a time, so that a source need not fit into memory."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
-    rows = list(islice(_rows(source), limit))
-    if not rows:
+    empty = True
+    for row in islice(_rows(source), limit):
+        empty = False
+        yield row
+    if empty:
         raise DataError(f"{source} has no rows", fix="give a file with at least one example")
-    return rows
 
 
 def _rows(source: str) -> Iterator[Row]:

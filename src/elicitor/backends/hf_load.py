@@ -138,10 +138,7 @@ def choose_dtype(dtype: str, device: torch.device) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from writing bars and notices over our own output.
-
-    TRL and PEFT use names that newer versions of transformers warn will change; users can do nothing about that.
-    """
+    """Keep transformers from writing bars and notices over our own output, and its callers' use of old names to itself."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
