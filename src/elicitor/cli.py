@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data, cli_reward, cli_train
+from elicitor import cli_data, cli_export, cli_reward, cli_train
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -296,6 +296,7 @@ def env_command(as_json: Json = False) -> None:
 
 cli_data.register(app)
 cli_train.register(app)
+cli_export.register(app)
 cli_reward.register(app)
 
 

@@ -34,7 +34,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.add_typer(train_app)
+    app.add_typer(train_app, name="train")
 
 
 @train_app.command("sft")
