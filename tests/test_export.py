@@ -195,7 +195,8 @@ def test_pushing_makes_a_private_data_set_with_rows_and_card(claims, tmp_path, h
     done = export(claims, tmp_path / "out", format="sft")
     push(done, "me/labels", endpoint=endpoint)
     made = json.loads(calls[0][2])
-    assert (made["name"], made["type"], made["private"]) == ("labels", "dataset", True)
+    assert (made["name"], made["organization"], made["type"]) == ("labels", "me", "dataset")
+    assert made.get("private") is True or made["visibility"] == "private"
     committed = [json.loads(line) for line in calls[-1][2].splitlines()]
     assert {line["value"]["path"] for line in committed if line["key"] == "file"} == {"train.jsonl", "README.md"}
     assert calls[-1][1] == "Bearer hf_secret"

@@ -136,6 +136,63 @@ def compare_command(
         console_train.show_comparison(result, folder=str(output_dir), as_json=as_json)
 
 
+@train_app.command("iterate")
+def iterate_command(
+    output_dir: Folder,
+    data: Annotated[str | None, typer.Argument(help="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT.")] = None,
+    task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
+    model: Annotated[str | None, typer.Option(help="Pretrained model that labels the first batch.")] = None,
+    search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples labelled between two trainings [256].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings of labelling.")] = None,
+    label_overrides: Annotated[
+        list[str] | None, typer.Option("--label-set", metavar="KEY=VALUE", help="Any setting of labelling.")
+    ] = None,
+    preset: Preset = "small",
+    method: Method = None,
+    epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    class_weights: ClassWeights = None,
+    report_to: ReportTo = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print tokens and time, write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Label a batch, fine-tune on all labels so far, label the next batch with that model, and so on."""
+    from elicitor.config import build_config
+
+    given = {
+        "data": data,
+        "task": task,
+        "model": model,
+        "search": search,
+        "batch_size": batch_size,
+        "seed": seed,
+        "limit": limit,
+    }
+    flags = {
+        "method": method,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "class_weights": class_weights,
+        "seed": seed,
+        "report_to": report_to,
+    }
+    settings = _settings(preset, flags, overrides)
+    labelling = build_config(file=config, flags=given, overrides=label_overrides or [])
+    from elicitor import console_train, progress_train
+
+    if dry_run:
+        cost = progress_train.iterate_cost_with_progress(labelling, settings=settings)
+        console_train.show_iterate_cost(cost, as_json=as_json)
+        return
+    done = progress_train.iterate_with_progress(labelling, output_dir, settings=settings, resume=resume)
+    console_train.show_iterated(done, as_json=as_json)
+
+
 def is_main() -> bool:
     """Whether this process speaks for all that train together."""
     from elicitor.train.folder import is_main_process

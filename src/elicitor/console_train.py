@@ -8,6 +8,7 @@ from rich.table import Table
 from elicitor.console import duration, print_json
 from elicitor.train.compare import RESULT, TrainComparison
 from elicitor.train.cost import TrainingCost
+from elicitor.train.iterate import IterateCost, Iterated
 from elicitor.train.sft import Trained
 
 _HEADINGS = ("trained on", "examples", "label acc.", "raw", "calibrated", "gap recovered", "tokens", "seconds")
@@ -74,3 +75,27 @@ def show_comparison(result: TrainComparison, *, folder: str, as_json: bool) -> N
     )
     for note in result.notes:
         print(f"note: {note}")
+
+
+def show_iterated(done: Iterated, *, as_json: bool) -> None:
+    """Print what the loop made."""
+    if as_json:
+        metrics = {"run": str(done.run.path), "metrics": done.run.metrics, "training": done.trained.result}
+        print_json({"output_dir": str(done.folder), "batches": done.batches, **metrics})
+        return
+    shares = ", ".join(f"{name} {count}" for name, count in done.run.metrics["labels"].items())
+    print(f"{sum(done.batches)} labels ({shares}) in {len(done.batches)} batches: {done.run.path}")
+    show_trained(done.trained, as_json=False)
+
+
+def show_iterate_cost(cost: IterateCost, *, as_json: bool) -> None:
+    """Print what the loop would cost."""
+    if as_json:
+        print_json(cost.to_json())
+        return
+    print(f"{sum(cost.batches)} examples in {len(cost.batches)} batches; {len(cost.batches)} trainings")
+    least, most = cost.label_tokens
+    print(
+        f"labelling: {least:,} to {most:,} tokens, {duration(cost.label_seconds[0])} to {duration(cost.label_seconds[1])}"
+    )
+    print(f"training: {cost.train_tokens:,} tokens, {duration(cost.train_seconds)} at {cost.train_rate:,.0f} tokens/s")

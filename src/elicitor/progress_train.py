@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elicitor.config import RunConfig
+from elicitor.labelling import Step
 from elicitor.progress import Display
 from elicitor.train.compare import TrainComparison, compare
 from elicitor.train.cost import TrainingCost, training_cost
+from elicitor.train.iterate import IterateCost, Iterated, iterate, iterate_cost
 from elicitor.train.sft import SftSettings, Trained, labelled_run, train_sft
 
 if TYPE_CHECKING:
@@ -47,3 +50,29 @@ def compare_with_progress(run: Path, test: str, folder: Path, **options: Any) ->
             on_stage=display.stage,
             **options,
         )
+
+
+def iterate_with_progress(config: RunConfig, folder: Path, *, settings: SftSettings, resume: bool) -> Iterated:
+    """Label and fine-tune in turns under a progress bar; see `elicitor.train.iterate.iterate`."""
+    with Display("train iterate") as display:
+
+        def observe(step: Step) -> None:
+            labelled = f"labelled {len(step.state.assignment.labelled)}/{step.n_examples}"
+            display.update(step.state.iteration, step.budget, f"U {step.state.utility.total:.2f} {labelled}")
+
+        return iterate(
+            config,
+            folder,
+            settings=settings,
+            resume=resume,
+            observer=observe,
+            on_step=lambda step: show_step(display, step),
+            on_progress=display.tokens,
+            on_stage=display.stage,
+        )
+
+
+def iterate_cost_with_progress(config: RunConfig, *, settings: SftSettings) -> IterateCost:
+    """Estimate the loop under a progress bar; see `elicitor.train.iterate.iterate_cost`."""
+    with Display("dry run") as display:
+        return iterate_cost(config, settings=settings, on_stage=display.stage)

@@ -78,6 +78,7 @@ def test_indeterminate_examples_are_left_out(run, tiny_model, tmp_path):
     assert len(kept.labels) == 24
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_same_adapter(run, tiny_model, tmp_path):
     pytest.importorskip("safetensors")
     command = [

@@ -28,7 +28,7 @@ from elicitor.models import load_backend
 from elicitor.objective import normalize
 from elicitor.prompts import PromptEncoder
 from elicitor.runs import read_json, write_json
-from elicitor.train.folder import is_main_process
+from elicitor.train.folder import refuse_several_processes
 from elicitor.train.sft import Labelled, SftSettings, fit, labelled_run
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def compare(
     Raises:
         ElicitorError: If a file, condition, model or setting cannot be used.
     """
+    refuse_several_processes("train compare")
     folder = Path(output_dir)
     chosen = _check(conditions, seeds)
     if folder.is_dir() and any(folder.iterdir()) and not resume:
@@ -206,8 +207,7 @@ def compare(
         seeds=list(seeds),
         notes=plan.notes,
     )
-    if is_main_process():
-        write_json(folder / RESULT, result.to_json())
+    write_json(folder / RESULT, result.to_json())
     return result
 
 
@@ -296,12 +296,11 @@ def _job(
         label_accuracy=[None if condition == "untrained" else agreement(labels, plan.golden)],
         cost=spent + scores.cost,
     )
-    if is_main_process():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"key": key, "answers": answers.to_json()})
-        if settings.method == "full" and condition not in ("untrained", "found"):
-            # Whole models of baselines have done their duty; several of them could fill a disk.
-            shutil.rmtree(folder / name, ignore_errors=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, {"key": key, "answers": answers.to_json()})
+    if settings.method == "full" and condition not in ("untrained", "found"):
+        # Whole models of baselines have done their duty; several of them could fill a disk.
+        shutil.rmtree(folder / name, ignore_errors=True)
     return answers
 
 

@@ -31,6 +31,27 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def processes() -> int:
+    """Number of processes that train together, as ``accelerate launch`` and ``torchrun`` say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def refuse_several_processes(what: str) -> None:
+    """Refuse to run under a launcher of several processes.
+
+    Args:
+        what: Command that does more than train.
+
+    Raises:
+        ConfigError: If there are several.
+    """
+    if processes() > 1:
+        raise ConfigError(
+            f"{what} runs in one process, not in {processes()}",
+            fix="start it without a launcher; 'elicitor train sft' can be launched",
+        )
+
+
 @contextmanager
 def training_folder(path: Path, made_from: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
     """Hold a training's folder while it runs.

@@ -25,7 +25,15 @@ from elicitor.labelling import Run, load_run, task_of
 from elicitor.prompts import PromptEncoder
 from elicitor.runs import load_run_config, package_versions, read_rows
 from elicitor.tasks import Task
-from elicitor.train.folder import finish, is_finished, is_main_process, last_checkpoint, read_result, training_folder
+from elicitor.train.folder import (
+    finish,
+    is_finished,
+    is_main_process,
+    last_checkpoint,
+    processes,
+    read_result,
+    training_folder,
+)
 from elicitor.train.rows import Row, class_weights, make_rows, rows_hash, step_tokens, training_order
 from elicitor.train.settings import TrainSettings
 
@@ -179,7 +187,7 @@ def prepare_fit(labelled: Labelled, *, model: str, settings: SftSettings, on_sta
     try:
         from elicitor.backends.hf import HfTokenizer
         from elicitor.backends.hf_load import context_window
-        from elicitor.train.lora import load_for_training, processes
+        from elicitor.train.lora import load_for_training
     except ImportError as error:
         raise BackendError(f"training needs {error.name}", fix="pip install 'elicitor[hf,train]'") from error
     loaded = load_for_training(model, settings)
