@@ -1,8 +1,8 @@
 """The paper's loop: label a batch, fine-tune on all labels so far, label the next batch with that model (section 2.3).
 
 Read `iterate`. The first batch is labelled by the pretrained model M_0; M_j is M_0 fine-tuned on batches 1 to j and labels
-batch j + 1; in the end one model is trained on everything. Every stage is a labelling run or a training with a folder of its own, so
-each resumes by itself. A model is removed once the batch that it labels is done: there are never more than two on disk.
+batch j + 1; in the end one model is trained on everything. Every stage is a labelling run or a training with a folder of its
+own, so each resumes by itself. A model is removed once the batch that it labels is done: at most two are on disk.
 """
 
 from __future__ import annotations
