@@ -11,7 +11,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 def test_every_training_setting_is_documented_with_its_default():
-    rows = re.findall(r"^\| `(\w+)` \| (`.+?`|none) \| (.+) \|$", PAGE.read_text(), re.M)
+    table = PAGE.read_text().partition("### Settings")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (`.+?`|none) \| (.+) \|$", table, re.M)
     wanted = {}
     for key, field in SftSettings.model_fields.items():
         value = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
