@@ -17,8 +17,8 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     method: Literal["lora", "full"] = Field("lora", description="train an adapter, or all weights")
-    epochs: int = Field(3, ge=1, description="times that every example is seen")
-    learning_rate: float = Field(5e-4, gt=0, description="highest learning rate; it warms up, then falls")
+    epochs: int = Field(2, ge=1, description="times that every example is seen")
+    learning_rate: float = Field(1e-3, gt=0, description="highest learning rate; it warms up, then falls")
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0, description="weight decay of AdamW")
