@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_cache, cli_data, cli_ray, cli_serve
+from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_reward, cli_serve, cli_train
+from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="elicitor",
+    cls=TwoWords,
     help="Find the labels that a pretrained language model itself holds coherent. No labels go in.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -125,7 +127,7 @@ def eval_command(
 ) -> None:
     """Compare the found labels with cheaper and with golden ones on a test file, or run a whole suite of tasks."""
     cluster = cli_ray.ray_options(ray, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
-    chosen = None if seeds is None else _numbers("--seeds", seeds)
+    chosen = None if seeds is None else numbers("--seeds", seeds)
     for flag, value in (("--limit", limit), ("--shots", shots)):
         if value is not None and value < 1:
             raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
@@ -209,7 +211,7 @@ def audit_command(
 
     result = progress.audit_with_progress(
         run,
-        seeds=[] if seeds is None else _numbers("--seeds", seeds),
+        seeds=[] if seeds is None else numbers("--seeds", seeds),
         against=against or [],
         columns=column or [],
         orders=orders,
@@ -260,7 +262,7 @@ def ablate_command(
         raise ConfigError("--resume needs to know the ablation", fix="add --output-dir FOLDER")
     flags = {"data": data, "task": task, "model": model, "limit": limit}
     base = build_config(file=config, flags=flags, overrides=overrides or [])
-    chosen = _numbers("--seeds", seeds)
+    chosen = numbers("--seeds", seeds)
     from elicitor import console, progress
 
     if dry_run:
@@ -318,6 +320,9 @@ def env_command(as_json: Json = False) -> None:
 cli_cache.register(app)
 cli_data.register(app)
 cli_serve.register(app)
+cli_train.register(app)
+cli_export.register(app)
+cli_reward.register(app)
 
 
 def main() -> None:
@@ -331,7 +336,7 @@ def main() -> None:
         # typer turns Ctrl-C into an exit with 130 before it gets here.
         if isinstance(end, SystemExit) and end.code != 130:
             raise
-        print("\nstopped; 'elicitor label --resume --output-dir FOLDER' goes on from the last step", file=sys.stderr)
+        print("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
@@ -364,7 +369,7 @@ def _now() -> str:
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _numbers(flag: str, text: str) -> list[int]:
+def numbers(flag: str, text: str) -> list[int]:
     """Whole numbers with commas."""
     try:
         return [int(part) for part in text.split(",")]

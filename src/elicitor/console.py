@@ -54,7 +54,7 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
         return
     for cost in costs:
         search, conditions = (f"{low:,} to {high:,}" for low, high in (cost.search_tokens, cost.condition_tokens))
-        time = f"{_duration(cost.seconds[0])} to {_duration(cost.seconds[1])}" if cost.seconds else "time unknown"
+        time = f"{duration(cost.seconds[0])} to {duration(cost.seconds[1])}" if cost.seconds else "time unknown"
         print(
             f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; tokens: search {search}, "
             f"conditions {conditions}; {time}"
@@ -62,7 +62,7 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
     known = [cost.seconds for cost in costs if cost.seconds]
     if len(known) == len(costs):
         least, most = (sum(seconds[end] for seconds in known) for end in (0, 1))
-        print(f"in all: {_duration(least)} to {_duration(most)}")
+        print(f"in all: {duration(least)} to {duration(most)}")
 
 
 def show_ablation(result: Ablation, *, as_json: bool) -> None:
@@ -272,10 +272,11 @@ def _show_time(rate: float | None, seconds: Sequence[float] | None) -> None:
     if rate is None or seconds is None:
         print("time: unknown, because nothing is sent to a server in a dry run")
     else:
-        print(f"time at {rate:,.0f} tokens/s: {_duration(seconds[0])} to {_duration(seconds[1])}")
+        print(f"time at {rate:,.0f} tokens/s: {duration(seconds[0])} to {duration(seconds[1])}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -229,7 +229,7 @@ def iter_examples(source: str, task: Task, *, limit: int | None = None) -> Itera
     for row, example_id in identified_rows(source, task, limit=limit):
         columns = columns or list(row.values)
         absent = [name for name in absent if name not in row.values]
-        fields = {name: _text(row, name, needed_by=task.name) for name in task.fields}
+        fields = {name: cell_text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
             group = task.default_group(fields) or example_id
@@ -306,7 +306,7 @@ def identified_rows(source: str, task: Task, *, limit: int | None = None) -> Ite
     seen: dict[str, int] = {}
     for number, row in enumerate(iter_task_rows(source, task, limit=limit)):
         named = task.id_column in row.values
-        example_id = _text(row, task.id_column, needed_by=task.name) if named else f"row-{number + 1}"
+        example_id = cell_text(row, task.id_column, needed_by=task.name) if named else f"row-{number + 1}"
         if seen.setdefault(example_id, number) != number:
             # Places are not kept for every row; the first one is looked up where it is needed.
             first = next(islice(iter_task_rows(source, task, limit=limit), seen[example_id], None))
@@ -361,11 +361,16 @@ def is_empty(value: Any) -> bool:
 
 def _optional_text(row: Row, column: str, *, needed_by: str) -> str | None:
     """Text of a column that may be absent, empty or null."""
-    return None if is_empty(row.values.get(column)) else _text(row, column, needed_by=needed_by)
+    return None if is_empty(row.values.get(column)) else cell_text(row, column, needed_by=needed_by)
 
 
-def _text(row: Row, column: str, *, needed_by: str) -> str:
-    """Text of a column that must be there; numbers and truth values are written out."""
+def cell_text(row: Row, column: str, *, needed_by: str) -> str:
+    """Text of a column that must be there; numbers and truth values are written out.
+
+    Raises:
+        MissingColumnError: If it is not.
+        DataError: If it is empty or no text.
+    """
     if column not in row.values:
         raise MissingColumnError(
             f"{row.location}: column {column!r} is missing, task {needed_by!r} needs it; the columns are "

@@ -45,7 +45,19 @@ def build_manifest(
     }
 
 
-_REPORTED = ("elicitor", "numpy", "torch", "transformers", "tokenizers", "safetensors", "gguf", "datasets")
+_REPORTED = (
+    "elicitor",
+    "numpy",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "datasets",
+    "trl",
+    "peft",
+    "vllm",
+)
 
 
 def package_versions() -> dict[str, str]:

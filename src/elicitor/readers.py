@@ -56,7 +56,7 @@ def read_rows(source: str, *, limit: int | None = None) -> list[Row]:
 
 
 def iter_rows(source: str, *, limit: int | None = None) -> Iterator[Row]:
-    """Read rows one at a time; see `read_rows`."""
+    """Like `read_rows`, but one row at a time, so that a source need not fit into memory."""
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     empty = True

@@ -277,15 +277,31 @@ class RunFolder:
         return self.path / f"metrics-{batch:05d}.json"
 
     def _acquire(self) -> None:
-        stream = (self.path / _LOCK).open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise RunLockedError(
-                f"{self.path} is being written by another process", fix="wait for it, or choose another --output-dir"
-            ) from error
-        self._lock = stream
+        self._lock = hold(self.path / _LOCK)
+
+
+def hold(file: Path) -> IO[str]:
+    """Lock a folder for one writer by a file in it.
+
+    Args:
+        file: The lock file.
+
+    Returns:
+        The open file; closing it ends the hold, and so does the end of the process.
+
+    Raises:
+        RunLockedError: If another process holds it.
+        OSError: If it cannot be written.
+    """
+    stream = file.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise RunLockedError(
+            f"{file.parent} is being written by another process", fix="wait for it, or choose another --output-dir"
+        ) from error
+    return stream
 
 
 def has_run(path: Path) -> bool:

@@ -70,7 +70,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from elicitor.backends.hf import quiet
+    from elicitor.backends.hf_load import quiet
 
     print(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):

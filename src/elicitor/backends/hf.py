@@ -11,23 +11,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.utils import logging as transformers_logging
 
 from elicitor.backends.base import Generations, NextTokens, Progress, Prompt, Scores, States, TokenIds
 from elicitor.backends.hf_generate import end_ids, sample
+from elicitor.backends.hf_load import choose_device, choose_dtype, context_window, load_model
 from elicitor.backends.hf_passes import Done, cut_state, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.hf_tokenizer import HfTokenizer
-from elicitor.backends.model_files import folder_hash
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.radix import segmented
 from elicitor.backends.trie import Pass, Read, check_fit, cost, schedule
@@ -89,12 +87,7 @@ class HfBackend:
     @property
     def max_context_tokens(self) -> int:
         """Longest sequence the model was made for."""
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            if value := getattr(self._text_config, key, None):
-                return int(value)
-        raise BackendError(
-            f"the configuration of {self._name} names no context length", fix="add max_position_embeddings"
-        )
+        return context_window(self._text_config, name=self._name)
 
     @property
     def reusable_tokens(self) -> int:
@@ -272,6 +265,7 @@ def load(
     *,
     name: str,
     weights: str | None = None,
+    adapters: Sequence[Path] = (),
     dtype: str = "auto",
     device: str = "auto",
     pack_tokens: int = 1024,
@@ -284,6 +278,7 @@ def load(
         source: Folder or hub name.
         name: Name the user knows it by.
         weights: Identifies the weights; by default the hub's commit, or a hash over the folder's files.
+        adapters: Folders of PEFT adapters to merge into the model, in this order.
         dtype: ``auto`` is bfloat16 on CUDA (float16 where that is missing), float32 elsewhere.
         device: ``auto`` is CUDA if there is one.
         pack_tokens: See `HfBackend`.
@@ -297,60 +292,19 @@ def load(
         BackendError: If the model cannot be found, loaded or put on the device.
     """
     place = choose_device(device)
-    precision = getattr(torch, choose_dtype(dtype, place))
-    options = {"trust_remote_code": trust_remote_code}
+    loaded = load_model(
+        source,
+        name=name,
+        weights=weights,
+        adapters=adapters,
+        dtype=choose_dtype(dtype, place),
+        trust_remote_code=trust_remote_code,
+    )
     try:
-        with quiet():
-            config = AutoConfig.from_pretrained(source, **options)
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, config=config, dtype=precision, use_safetensors=True, **options
-            )
-            model = model.to(place).eval()
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        model = loaded.model.to(place).eval()
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise BackendError(
-            f"model {name!r} could not be loaded: {reason}", fix="see 'elicitor models' for names"
-        ) from error
-    weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
-    return HfBackend(model, tokenizer, name=name, weights=weights, pack_tokens=pack_tokens, cache_gb=cache_gb)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device of that name; ``auto`` is CUDA if there is one.
-
-    Raises:
-        BackendError: If it cannot be used here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise BackendError(f"device {device!r} cannot be used here", fix="set backend.device=cpu") from error
-    return place
-
-
-def choose_dtype(dtype: str, device: torch.device) -> str:
-    """The precision of that name; ``auto`` is float32 on a CPU, where bfloat16's rounding could change a resumed run."""
-    if dtype != "auto":
-        return dtype
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    return "float32"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from writing bars and notices over our own output."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        raise BackendError(f"model {name!r} does not fit {place}: {reason}", fix="use a smaller model") from error
+    return HfBackend(
+        model, loaded.tokenizer, name=name, weights=loaded.weights, pack_tokens=pack_tokens, cache_gb=cache_gb
+    )

@@ -143,14 +143,14 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
     try:
         from transformers import AutoTokenizer
 
-        from elicitor.backends import hf
+        from elicitor.backends.hf_load import quiet
         from elicitor.backends.hf_tokenizer import HfTokenizer
     except ImportError as error:
         raise BackendError(
             f"backend.remote.tokenizer needs {error.name}", fix="pip install 'elicitor[hf,openai]'"
         ) from error
     try:
-        with hf.quiet():
+        with quiet():
             return HfTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]

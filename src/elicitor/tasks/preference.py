@@ -16,7 +16,7 @@ from elicitor.tasks.table import Task
 
 
 def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Rows of ``Anthropic/hh-rlhf``, ``tatsu-lab/alpaca_farm`` and TRL's preference format.
+    """Rows of ``Anthropic/hh-rlhf``, ``tatsu-lab/alpaca_farm``, ``allenai/reward-bench`` and TRL's preference format.
 
     Which response was chosen is gold, so their sides are decided by their wording alone.
 
@@ -25,16 +25,17 @@ def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """
     if "choice" in row:
         return None
+    part = {"subset": row["subset"]} if "subset" in row else {}
     if {"instruction", "output_1", "output_2"} <= row.keys():
         question = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
         label = {1: 1, 2: 0}.get(row.get("preference", 0))
-        return [{"question": question, "choice": row["output_1"], "choice_2": row["output_2"], "label": label}]
+        return [{"question": question, "choice": row["output_1"], "choice_2": row["output_2"], "label": label} | part]
     if not {"chosen", "rejected"} <= row.keys():
         return None
     question, chosen, rejected = _responses(row)
     first, second = sorted((chosen, rejected), key=text_order)
     label = None if chosen == rejected else int(first == chosen)
-    return [{"question": question, "choice": first, "choice_2": second, "label": label}]
+    return [{"question": question, "choice": first, "choice_2": second, "label": label} | part]
 
 
 def _responses(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -65,8 +66,13 @@ def _turns(dialogue: Any) -> list[tuple[str, str]]:
         return [("Human" if turn["role"] == "user" else "Assistant", turn["content"].strip()) for turn in dialogue]
     if not isinstance(dialogue, str):
         raise DataError(f"a dialogue is {type(dialogue).__name__}, not text", fix="write text or a list of messages")
-    parts = _TURN.split(dialogue)
-    return [(speaker, text.strip()) for speaker, text in zip(parts[1::2], parts[2::2], strict=True)]
+    return dialogue_turns(dialogue)
+
+
+def dialogue_turns(text: str) -> list[tuple[str, str]]:
+    """Speaker and text of each turn after ``Human:`` and ``Assistant:``; what stands before the first is left out."""
+    parts = _TURN.split(text)
+    return [(speaker, said.strip()) for speaker, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def _dialogue(turns: list[tuple[str, str]]) -> str:

@@ -1,0 +1,107 @@
+"""Commands of reward models and the policies trained on them: thin shells over public functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from elicitor.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to write.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in --output-dir.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print tokens, steps and time, write nothing.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any training setting, e.g. lora_r=8.")
+]
+ReportTo = Annotated[str | None, typer.Option(help="Trackers with commas: trackio, tensorboard, wandb [none].")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    train = next((group.typer_instance for group in app.registered_groups if group.name == "train"), None)
+    if train is None:
+        train = typer.Typer(help="Train on found labels.", no_args_is_help=True)
+        app.add_typer(train, name="train")
+    train.command("reward")(train_reward_command)
+    app.command("eval reward")(eval_reward_command)
+
+
+def train_reward_command(
+    source: Annotated[str, typer.Argument(help="Run of 'elicitor label --task preference', or a file of pairs.")],
+    output_dir: OutputDir,
+    rest: Annotated[
+        str | None, typer.Option(help="Further pairs: an initial reward model labels them, a final one learns all.")
+    ] = None,
+    labels: Annotated[str, typer.Option(help="Labels of the first pairs: found, golden, human, random.")] = "found",
+    model: Annotated[str | None, typer.Option(help="Base model [that of the run, or bundled].")] = None,
+    task: Annotated[str, typer.Option(help="Task of a file of pairs.")] = "preference",
+    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen [1].")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pairs in one forward pass of one device.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a prompt with a response [1024].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first labelled pairs.")] = None,
+    rest_limit: Annotated[int | None, typer.Option(help="Use only the first rows of --rest.")] = None,
+    report_to: ReportTo = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a reward model on preferences; with --rest, label the rest with it and train a final one on all."""
+    for flag, value in (("--limit", limit), ("--rest-limit", rest_limit)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
+    flags = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "seed": seed,
+        "report_to": report_to,
+    }
+    inputs: dict[str, Any] = {
+        "model": model,
+        "rest": rest,
+        "labels": labels,
+        "task": task,
+        "limit": limit,
+        "rest_limit": rest_limit,
+    }
+    from elicitor import console_reward, progress_reward
+
+    progress_reward.need_training()
+    if dry_run:
+        cost = progress_reward.reward_cost_with_progress(source, flags, overrides or [], inputs)
+        console_reward.show_reward_cost(cost, as_json=as_json)
+        return
+    result = progress_reward.train_reward_with_progress(
+        source, output_dir, flags, overrides or [], inputs, resume=resume
+    )
+    console_reward.show_reward(result, output_dir, as_json=as_json)
+
+
+def eval_reward_command(
+    models: Annotated[list[Path], typer.Argument(help="Folders of reward models; the first is compared with.")],
+    test: Annotated[list[str], typer.Option(help="Pairs with gold: a file or hf:NAME@SPLIT; may be repeated.")],
+    task: Annotated[str, typer.Option(help="Task that names the columns.")] = "preference",
+    base: Annotated[str | None, typer.Option(help="Base model, if it is elsewhere now.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows of each test set.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Pairwise accuracy of reward models on held-out preferences, by subset, with intervals."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    from elicitor import console_reward, progress_reward
+
+    progress_reward.need_training()
+    result = progress_reward.evaluate_reward_with_progress(
+        models, test, task=task, base=base, dtype=dtype, device=device, limit=limit, seed=seed
+    )
+    console_reward.show_reward_evaluation(result, as_json=as_json)

@@ -1,0 +1,166 @@
+"""The folder of a training: what it was made from, checkpoints while it runs, the model and its figures at the end.
+
+``training.yaml`` is written first and ``training.json`` last, so its presence says that the training has finished. Checkpoints
+are those of the Hugging Face Trainer, at most two at a time, and go when it ends. Their weights are safetensors; the
+optimizer's state is a torch file, which transformers reads back with ``weights_only=True``, so nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from elicitor.errors import ConfigError, DataError, ResumeMismatchError
+from elicitor.runs import hold, read_json, write_atomic, write_json
+
+MADE_FROM = "training.yaml"
+RESULT = "training.json"
+CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+
+
+def is_main_process() -> bool:
+    """Whether this process may write: under ``accelerate launch`` or ``torchrun`` only the first one does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    """Number of processes that train together, as ``accelerate launch`` and ``torchrun`` say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def refuse_several_processes(what: str) -> None:
+    """Refuse to run under a launcher of several processes.
+
+    Args:
+        what: Command that does more than train.
+
+    Raises:
+        ConfigError: If there are several.
+    """
+    if processes() > 1:
+        raise ConfigError(
+            f"{what} runs in one process, not in {processes()}",
+            fix="start it without a launcher; 'elicitor train sft' can be launched",
+        )
+
+
+@contextmanager
+def training_folder(path: Path, made_from: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
+    """Hold a training's folder while it runs.
+
+    Args:
+        path: The folder; new or empty unless ``resume``.
+        made_from: Settings, and hashes of rows and model: what a resumed training must share. JSON values.
+        resume: Go on with the training there, if one has begun.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ConfigError: If it holds anything else or cannot be written.
+        ResumeMismatchError: If the training there was made from something else.
+        RunLockedError: If another process is training there.
+    """
+    if not is_main_process():
+        yield path
+        return
+    begun = (path / MADE_FROM).is_file()
+    if begun and not resume:
+        raise ConfigError(
+            f"{path} holds a training", fix="add --resume to go on with it, or choose another --output-dir"
+        )
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
+    if not begun and path.is_dir():
+        strange = [e.name for e in path.iterdir() if e.name != _LOCK and not e.name.endswith(".tmp")]
+        if strange:
+            raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
+    if begun:
+        _compare(path, made_from)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = hold(path / _LOCK)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="choose another --output-dir") from error
+    with lock:
+        if not begun:
+            write_atomic(path / MADE_FROM, yaml.safe_dump(dict(made_from), sort_keys=False, allow_unicode=True))
+        yield path
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a training in this folder has ended."""
+    return (path / RESULT).is_file()
+
+
+def finish(path: Path, result: Mapping[str, Any]) -> None:
+    """Mark a training as finished, then drop its checkpoints.
+
+    Args:
+        path: The folder, which holds the whole model by now.
+        result: Its figures, JSON values.
+    """
+    write_json(path / RESULT, result)
+    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Figures of a finished training.
+
+    Raises:
+        DataError: If it has not finished.
+    """
+    return read_json(path / RESULT)
+
+
+def last_checkpoint(path: Path) -> Path | None:
+    """The newest whole checkpoint; parts of later ones, left by a kill, are removed.
+
+    The Trainer writes a checkpoint's ``trainer_state.json`` last, so one that can be read ends a whole checkpoint.
+    """
+    found = sorted((path / CHECKPOINTS).glob("checkpoint-*"), key=lambda folder: -int(folder.name.rpartition("-")[2]))
+    for folder in found:
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            if is_main_process():
+                shutil.rmtree(folder)
+            continue
+        return folder
+    return None
+
+
+def adopt(path: Path, saved: Path, *, last: str) -> None:
+    """Move a saved model's files into the training's folder, the one that makes it a model last.
+
+    Args:
+        path: The training's folder.
+        saved: Folder with the files, on the same disk; it is removed.
+        last: Name of the file that readers look for.
+    """
+    for file in sorted(saved.iterdir(), key=lambda file: file.name == last):
+        file.replace(path / file.name)
+    saved.rmdir()
+
+
+def _compare(path: Path, made_from: Mapping[str, Any]) -> None:
+    try:
+        before = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path / MADE_FROM} is broken", fix="train again in another --output-dir") from error
+    # JSON and back, so that tuples and lists compare equal.
+    now = json.loads(json.dumps(made_from))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ResumeMismatchError(
+                f"the training was made with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
+                fix="give the same again, or train in another --output-dir",
+            )

@@ -1,0 +1,119 @@
+"""Tiny models, pairs that a rule tells apart, and a run of the fake model on reviews whose first word decides."""
+
+import json
+
+import pytest
+
+import elicitor
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Folder of a tiny Llama with a tokenizer that has a chat template."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    for name in ("trl", "peft", "datasets"):
+        pytest.importorskip(name)
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=270,
+        special_tokens=["<unk>", "<s>", "</s>", "<u>", "<a>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    words.train_from_iterator(["word"], trainer)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.chat_template = (
+        "{% for m in messages %}{{ '<u>' if m['role'] == 'user' else '<a>' }}{{ m['content'] }}</s>{% endfor %}"
+        "{% if add_generation_prompt %}<a>{% endif %}"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        bos_token_id=fast.bos_token_id,
+        eos_token_id=fast.eos_token_id,
+    )
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    fast.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def plain(tiny, tmp_path):
+    """The tiny model without a chat template."""
+    import shutil
+
+    path = tmp_path / "plain"
+    shutil.copytree(tiny, path)
+    (path / "chat_template.jinja").unlink()
+    return path
+
+
+def make_pair_rows(n, *, start=0):
+    """Pairs in which the response with z is the better one."""
+    rows = []
+    for i in range(start, start + n):
+        good, bad = f"zz{'z' * (i % 3)} {i}", f"xy {i}"
+        first = i % 2
+        rows.append(
+            {
+                "id": f"p{i}",
+                "question": f"what {i}",
+                "choice": good if first else bad,
+                "choice_2": bad if first else good,
+                "label": first,
+                "human_votes": [first, first, 1 - first],
+                "subset": "even" if i % 4 < 2 else "odd",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def pair_rows():
+    """Makes rows of pairs in which the response with z is the better one."""
+    return make_pair_rows
+
+
+@pytest.fixture
+def pairs_file(tmp_path):
+    """Makes a file of pairs."""
+
+    def make(n, *, start=0, name="pairs.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in make_pair_rows(n, start=start)))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def review_files(tmp_path):
+    """Training and test reviews whose first word decides, with gold."""
+
+    def write(name, numbers):
+        rows = [{"id": f"r{i}", "text": f"{'good' if i % 2 else 'bad'} thing {i}", "label": i % 2} for i in numbers]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    return write("reviews.jsonl", range(24)), write("reviews_test.jsonl", range(100, 120))
+
+
+@pytest.fixture
+def run(review_files, tmp_path):
+    """A finished run of the fake model on the training reviews."""
+    return elicitor.label(
+        review_files[0], task="sentiment", model="fake", output_dir=tmp_path / "run", icm={"iterations": 20}
+    )
