@@ -77,7 +77,8 @@ def load_model(
         ) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     for folder in adapters:
-        model, weights = merge(model, folder, base_weights=weights)
+        with quiet():
+            model, weights = merge(model, folder, base_weights=weights)
     return LoadedModel(model, tokenizer, weights)
 
 
