@@ -21,34 +21,8 @@ def test_fake_needs_no_torch():
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A tiny model with a real tokenizer, saved as users have them."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<unk>", "<s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    words.train_from_iterator(
-        ["Review: good\nSentiment: positive\n\n", "Review: bad\nSentiment: negative\n\n"], trainer
-    )
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="<unk>")
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-    )
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
-    fast.save_pretrained(tmp_path / "tiny")
-    return tmp_path / "tiny"
+def folder(tiny_model):
+    return tiny_model
 
 
 def test_a_local_folder_labels_data_end_to_end(folder, tmp_path):
@@ -104,4 +78,4 @@ def test_listing_names_the_forms_and_what_was_converted(tmp_path, monkeypatch):
     (converted / "config.json").write_text("{}")
     (tmp_path / "gguf" / "abc-float32.tmp-x").mkdir()
     names = [model.name for model in list_models()]
-    assert names == ["bundled", "hf:ORG/NAME", "FOLDER", "gguf:FILE", "fake", str(converted)]
+    assert names == ["bundled", "hf:ORG/NAME", "FOLDER", "adapter:FOLDER", "gguf:FILE", "fake", str(converted)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_data, cli_reward
+from elicitor import cli_data, cli_export, cli_reward, cli_train
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -111,7 +111,7 @@ def eval_command(
     as_json: Json = False,
 ) -> None:
     """Compare the found labels with cheaper and with golden ones on a test file, or run a whole suite of tasks."""
-    chosen = None if seeds is None else _numbers("--seeds", seeds)
+    chosen = None if seeds is None else numbers("--seeds", seeds)
     for flag, value in (("--limit", limit), ("--shots", shots)):
         if value is not None and value < 1:
             raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
@@ -188,7 +188,7 @@ def audit_command(
 
     result = progress.audit_with_progress(
         run,
-        seeds=[] if seeds is None else _numbers("--seeds", seeds),
+        seeds=[] if seeds is None else numbers("--seeds", seeds),
         against=against or [],
         columns=column or [],
         orders=orders,
@@ -239,7 +239,7 @@ def ablate_command(
         raise ConfigError("--resume needs to know the ablation", fix="add --output-dir FOLDER")
     flags = {"data": data, "task": task, "model": model, "limit": limit}
     base = build_config(file=config, flags=flags, overrides=overrides or [])
-    chosen = _numbers("--seeds", seeds)
+    chosen = numbers("--seeds", seeds)
     from elicitor import console, progress
 
     if dry_run:
@@ -295,6 +295,8 @@ def env_command(as_json: Json = False) -> None:
 
 
 cli_data.register(app)
+cli_train.register(app)
+cli_export.register(app)
 cli_reward.register(app)
 
 
@@ -306,7 +308,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nstopped; 'elicitor label --resume --output-dir FOLDER' goes on from the last step", file=sys.stderr)
+        print("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
@@ -339,7 +341,7 @@ def _now() -> str:
     return datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _numbers(flag: str, text: str) -> list[int]:
+def numbers(flag: str, text: str) -> list[int]:
     """Whole numbers with commas."""
     try:
         return [int(part) for part in text.split(",")]

@@ -167,14 +167,14 @@ def evaluate(
     runs, config = _load_runs(run, seeds)
     task = task_of(config)
     train = load_dataset(config.data, task, limit=config.limit)
-    found = [_found_labels(done, task, train) for done in runs]
+    found = [found_labels(done, task, train) for done in runs]
     gold_task = task.with_gold_column(gold_column) if gold_column else task
     gold_limit = config.limit if gold_data is None else None
     needs_gold = bool(NEEDS_GOLD & set(chosen))
-    gold = _train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold and not leave_out)
+    gold = train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold and not leave_out)
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
     votes = load_votes(config.data, task, limit=config.limit) if "human" in chosen else {}
-    test, test_gold, notes = _test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
+    test, test_gold, notes = test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
 
     truth = [test_gold.labels[example.id] for example in test.examples]
     backend = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
@@ -301,7 +301,7 @@ def _load_runs(
     return runs, configs[0]
 
 
-def _found_labels(run: Run, task: Task, train: Dataset) -> dict[int, int]:
+def found_labels(run: Run, task: Task, train: Dataset) -> dict[int, int]:
     """Found label by position; the data must still be what the run labelled."""
     by_id = {item.id: task.label_space.index(item.label) for item in run.labels}
     missing = [example for example in train.examples if example.id not in by_id]
@@ -314,7 +314,8 @@ def _found_labels(run: Run, task: Task, train: Dataset) -> dict[int, int]:
     return {i: by_id[example.id] for i, example in enumerate(train.examples)}
 
 
-def _train_gold(source: str, task: Task, *, limit: int | None, needed: bool) -> GoldLabels | None:
+def train_gold(source: str, task: Task, *, limit: int | None, needed: bool) -> GoldLabels | None:
+    """Gold labels of the labelled examples; None where the data has no gold column and it is not needed."""
     try:
         return load_gold(source, task, limit=limit)
     except DataError as error:
@@ -323,7 +324,7 @@ def _train_gold(source: str, task: Task, *, limit: int | None, needed: bool) -> 
         raise
 
 
-def _test_set(
+def test_set(
     source: str, gold_task: Task, *, train: Dataset, task: Task, limit: int | None
 ) -> tuple[Dataset, GoldLabels, list[str]]:
     """Test examples that have gold and were not labelled themselves, with a note on those left out."""

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from elicitor.backends.base import Generations, Progress, Prompt, Scores, States, TokenIds
 from elicitor.backends.hf_generate import sample
-from elicitor.backends.hf_load import choose_device, choose_dtype, load_model
+from elicitor.backends.hf_load import choose_device, choose_dtype, context_window, load_model
 from elicitor.backends.hf_passes import Done, execute, execute_copying, log_probs_after, read_index
 from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.prefix_cache import PrefixCache
@@ -120,12 +120,7 @@ class HfBackend:
     @property
     def max_context_tokens(self) -> int:
         """Longest sequence the model was made for."""
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-            if value := getattr(self._text_config, key, None):
-                return int(value)
-        raise BackendError(
-            f"the configuration of {self._name} names no context length", fix="add max_position_embeddings"
-        )
+        return context_window(self._text_config, name=self._name)
 
     @property
     def reusable_tokens(self) -> int:

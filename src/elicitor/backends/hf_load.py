@@ -82,6 +82,22 @@ def load_model(
     return LoadedModel(model, tokenizer, weights)
 
 
+def context_window(config: Any, *, name: str) -> int:
+    """Longest sequence that a model was made for, in tokens.
+
+    Args:
+        config: The model's configuration.
+        name: Name the user knows it by.
+
+    Raises:
+        BackendError: If the configuration names none.
+    """
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        if value := getattr(config.get_text_config(), key, None):
+            return int(value)
+    raise BackendError(f"the configuration of {name} names no context length", fix="add max_position_embeddings")
+
+
 def folder_hash(folder: Path) -> str:
     """Hash of a model folder: its configuration, and name, size, first and last MiB of each weight file."""
     digest = hashlib.sha256()

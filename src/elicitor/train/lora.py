@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,3 +246,8 @@ def make_trainer(trainer_type: Callable[..., Any], **arguments: Any) -> Any:
                 fix="start with 'accelerate launch -m elicitor ...', or set CUDA_VISIBLE_DEVICES to one of them",
             ) from error
         raise ConfigError(f"TRL refuses this training: {reason}", fix="change the setting it names") from error
+
+
+def processes() -> int:
+    """Number of processes that train together, as ``accelerate launch`` and ``torchrun`` say."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
