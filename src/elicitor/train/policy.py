@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from elicitor.backends.base import Progress
-from elicitor.backends.hf_load import quiet
+from elicitor.backends.hf_load import choose_device, choose_dtype, load_model, quiet
 from elicitor.errors import DataError
+from elicitor.models import locate
 from elicitor.readers import iter_rows
 from elicitor.train.rendering import chat_ids, first_turn, messages, plain_prompt
 
@@ -58,7 +60,8 @@ def read_prompts(source: str, *, limit: int | None = None) -> list[str]:
         column = next((name for name in PROMPT_COLUMNS if name in row.values), None)
         if column is None:
             raise DataError(
-                f"{row.location} has none of the columns {', '.join(PROMPT_COLUMNS)}", fix="rename the column of prompts"
+                f"{row.location} has none of the columns {', '.join(PROMPT_COLUMNS)}",
+                fix="rename the column of prompts",
             )
         text = row.values[column]
         if not isinstance(text, str) or not text.strip():
@@ -151,6 +154,61 @@ def draw(
     )
 
 
+def draw_from(
+    name: str,
+    prompts: Sequence[str],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    max_prompt_tokens: int,
+    temperature: float,
+    seed: Sequence[int],
+    dtype: str = "auto",
+    device: str = "auto",
+    on_progress: Progress | None = None,
+) -> list[tuple[str, int, str]]:
+    """Load a model, draw its responses, and let go of it.
+
+    Args:
+        name: Model name.
+        prompts: The prompts; those of more than ``max_prompt_tokens`` are left out.
+        samples: Responses for each prompt.
+        max_new_tokens: Tokens of a response at most.
+        max_prompt_tokens: Tokens of a prompt at most.
+        temperature: Divides the logits.
+        seed: Whole numbers that decide the draws.
+        dtype: Precision of the weights.
+        device: ``auto`` is CUDA if there is one.
+        on_progress: Called after each batch with its new tokens.
+
+    Returns:
+        Prompt, number of the sample, and response.
+
+    Raises:
+        BackendError: If the model cannot be found or loaded.
+    """
+    place = choose_device(device)
+    precision = choose_dtype(dtype, place)
+    source = locate(name)
+    location, weights = source.files(dtype=precision)
+    loaded = load_model(location, name=name, weights=weights, adapters=source.adapters, dtype=precision)
+    asked = [text for text in prompts if len(prompt_ids(loaded.tokenizer, text)) <= max_prompt_tokens]
+    if not asked:
+        return []
+    drawn = draw(
+        loaded.model.to(place),
+        loaded.tokenizer,
+        asked,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        on_progress=on_progress,
+    )
+    places = [k for _ in asked for k in range(samples)]
+    return list(zip(drawn.prompts, places, drawn.responses, strict=True))
+
+
 def log_probs(model: Any, drawn: Drawn) -> NDArray[np.float64]:
     """Log-probability of each response under a model, in nats; shape (responses,)."""
     was_training = model.training
@@ -171,7 +229,7 @@ def distinct_pairs(responses: Sequence[str]) -> float:
     shares = []
     for text in responses:
         words = text.split()
-        pairs = list(zip(words, words[1:], strict=False))
+        pairs = list(pairwise(words))
         if pairs:
             shares.append(len(set(pairs)) / len(pairs))
     return float(np.mean(shares)) if shares else 1.0

@@ -29,7 +29,9 @@ class RlSettings(TrainSettings):
     test_prompts: int = Field(48, ge=2, description="other held-out prompts on which start and result are compared")
     eval_samples: int = Field(4, ge=1, description="responses to each held-out prompt")
     eval_steps: int = Field(10, ge=1, description="optimizer steps between evaluations")
-    vllm: Literal["off", "colocate", "server"] = Field("off", description="generate with vLLM, in this process or a server")
+    vllm: Literal["off", "colocate", "server"] = Field(
+        "off", description="generate with vLLM, in this process or a server"
+    )
     vllm_server: str | None = Field(None, description="address of the vLLM server")
 
     @model_validator(mode="after")
