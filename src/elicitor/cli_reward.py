@@ -40,7 +40,7 @@ def train_reward_command(
     labels: Annotated[str, typer.Option(help="Labels of the first pairs: found, golden, human, random.")] = "found",
     model: Annotated[str | None, typer.Option(help="Base model [that of the run, or bundled].")] = None,
     task: Annotated[str, typer.Option(help="Task of a file of pairs.")] = "preference",
-    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen [1].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen; 0: head alone [1].")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs in one forward pass of one device.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a prompt with a response [1024].")] = None,
