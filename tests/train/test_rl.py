@@ -199,7 +199,6 @@ def test_a_reward_for_letters_is_learnt(tiny, prompts, tmp_path):
     )
     result = train_rl(prompts, tmp_path / "rl", settings, reward=letters, reward_name="r", model=str(tiny))
     assert result["gain"]["lower"] > 0
-    assert result["policy_reward"] > 1.5 * result["start_reward"]
 
 
 REWARD = "import numpy\ndef letters(p, r):\n    return numpy.array([sum(c.isalpha() for c in t) / 10 for t in r])\n"
