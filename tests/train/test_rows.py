@@ -1,9 +1,9 @@
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
 
 from elicitor.backends.fake import FakeBackend
 from elicitor.data import LabelSpace
