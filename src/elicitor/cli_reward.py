@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
         train = typer.Typer(help="Train on found labels.", no_args_is_help=True)
         app.add_typer(train, name="train")
     train.command("reward")(train_reward_command)
+    train.command("rl")(train_rl_command)
     app.command("eval reward")(eval_reward_command)
+    app.command("eval winrate")(eval_winrate_command)
 
 
 def train_reward_command(
@@ -38,7 +40,7 @@ def train_reward_command(
     labels: Annotated[str, typer.Option(help="Labels of the first pairs: found, golden, human, random.")] = "found",
     model: Annotated[str | None, typer.Option(help="Base model [that of the run, or bundled].")] = None,
     task: Annotated[str, typer.Option(help="Task of a file of pairs.")] = "preference",
-    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen [1].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen; 0: head alone [1].")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs in one forward pass of one device.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a prompt with a response [1024].")] = None,
@@ -105,3 +107,90 @@ def eval_reward_command(
         models, test, task=task, base=base, dtype=dtype, device=device, limit=limit, seed=seed
     )
     console_reward.show_reward_evaluation(result, as_json=as_json)
+
+
+def train_rl_command(
+    prompts: Annotated[
+        str, typer.Argument(help="File with a column question, prompt or instruction, or hf:NAME@SPLIT.")
+    ],
+    output_dir: OutputDir,
+    reward: Annotated[str, typer.Option(help="Folder of a reward model, or MODULE:FUNCTION of prompts and responses.")],
+    model: Annotated[str, typer.Option(help="Model name of the start.")] = "bundled",
+    algorithm: Annotated[str | None, typer.Option(help="grpo or rloo.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps [40].")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the divergence from the start [0.04].")] = None,
+    group_size: Annotated[int | None, typer.Option(help="Responses to a prompt that are compared [8].")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens of a response [48].")] = None,
+    vllm: Annotated[str | None, typer.Option(help="Generate with vLLM on a GPU: off, colocate, server.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    report_to: ReportTo = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a policy against a reward with GRPO or RLOO; the best checkpoint on held-out prompts is kept."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    flags = {
+        "algorithm": algorithm,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "beta": beta,
+        "group_size": group_size,
+        "max_new_tokens": max_new_tokens,
+        "vllm": vllm,
+        "seed": seed,
+        "report_to": report_to,
+    }
+    from elicitor import console_reward, progress_reward
+
+    progress_reward.need_training()
+    if dry_run:
+        cost = progress_reward.rl_cost_with_progress(prompts, flags, overrides or [], model=model, limit=limit)
+        console_reward.show_rl_cost(cost, as_json=as_json)
+        return
+    result = progress_reward.train_rl_with_progress(
+        prompts, output_dir, flags, overrides or [], reward=reward, model=model, limit=limit, resume=resume
+    )
+    console_reward.show_rl(result, output_dir, as_json=as_json)
+
+
+def eval_winrate_command(
+    first: Annotated[str, typer.Argument(help="Model name of the first policy, such as adapter:runs/rl.")],
+    second: Annotated[str, typer.Argument(help="Model name of the second policy.")],
+    prompts: Annotated[str, typer.Option(help="Prompts: a file, or hf:NAME@SPLIT.")],
+    judge: Annotated[str, typer.Option(help="Folder of a reward model, or a model name.")],
+    samples: Annotated[int, typer.Option(help="Duels on each prompt.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response at most.")] = 128,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are left out.")] = 512,
+    temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of draws and bootstrap.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Let two policies answer the same prompts and a third model judge them pairwise, in both orders."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    from elicitor import console_reward, progress_reward
+
+    progress_reward.need_training()
+    result = progress_reward.win_rate_with_progress(
+        first,
+        second,
+        prompts,
+        judge=judge,
+        samples=samples,
+        max_new_tokens=max_new_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        temperature=temperature,
+        limit=limit,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+    )
+    console_reward.show_win_rate(result, as_json=as_json)

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from elicitor.console import duration, print_json
+from elicitor.metrics import Estimate
 from elicitor.reward_evaluation import RewardEvaluation
+from elicitor.winrate import WinRate
 
 if TYPE_CHECKING:
     from elicitor.train.reward_cost import RewardCost
+    from elicitor.train.rl_cost import RlCost
 
 
 def show_reward_cost(cost: RewardCost, *, as_json: bool) -> None:
@@ -63,3 +66,68 @@ def show_reward_evaluation(result: RewardEvaluation, *, as_json: bool) -> None:
     for gain in result.gains:
         p_value = "" if gain.less_first.p_value is None else f", p = {gain.less_first.p_value:.3f}"
         print(f"{gain.model} less the first on {Path(gain.test).name}: {gain.less_first.estimate}{p_value}")
+
+
+def show_rl_cost(cost: RlCost, *, as_json: bool) -> None:
+    """Print the estimate of a training of a policy."""
+    if as_json:
+        print_json(asdict(cost))
+        return
+    print(
+        f"{cost.train_prompts:,} prompts to train on, {cost.held_out} held out, {cost.too_long} too long; {cost.steps} steps "
+        f"of {cost.responses_per_step} responses"
+    )
+    print(
+        f"at most {cost.new_tokens:,} new tokens at {cost.new_tokens_per_second:,.0f} tokens/s: {duration(cost.seconds)}"
+    )
+    print(f"\n--- first prompt ---\n{cost.rendered}")
+
+
+def show_rl(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
+    """Print what a training of a policy reached."""
+    if as_json:
+        print_json({"output_dir": str(folder), **result})
+        return
+    table = Table(title="policy on the prompts that choose the checkpoint")
+    for heading in ("step", "reward", "KL, nats", "tokens", "ended", "distinct"):
+        table.add_column(heading, justify="right")
+    for point in result["curve"]:
+        mark = "*" if point["step"] == result["best_step"] else ""
+        shares = (f"{point['ended']:.0%}", f"{point['distinct']:.2f}")
+        reward, far, tokens = f"{point['reward']:.3f}", f"{point['kl']:.2f}", f"{point['tokens']:.1f}"
+        table.add_row(f"{point['step']}{mark}", reward, far, tokens, *shares)
+    Console(highlight=False, width=max(100, Console().width)).print(table)
+    gain = Estimate(**result["gain"])
+    print(
+        f"mean reward on {gain.n} other prompts, {result['samples']} responses each: {result['start_reward']:.3f} at the "
+        f"start, {result['policy_reward']:.3f} at step {result['best_step']}; gain {gain}, paired by prompt"
+    )
+    if result["stopped_by_kl"]:
+        print("stopped: the policy went further from its start than max_kl allows")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
+    print(f"policy: adapter:{folder}; responses before and after: {folder / 'samples.jsonl'}")
+
+
+def show_win_rate(result: WinRate, *, as_json: bool) -> None:
+    """Print a win rate and the judge's biases."""
+    if as_json:
+        print_json(result.to_json())
+        return
+    rate = result.win_rate
+    print(
+        f"{result.first} against {result.second}, judged by {result.judge}: win rate {rate}, n = {rate.n} duels on "
+        f"{rate.groups} prompts, {result.draws:.0%} draws"
+    )
+    if result.shown_first is None:
+        print("position bias: none, the judge sees one response at a time")
+    else:
+        print(
+            f"position bias: the response shown first wins {result.shown_first} (0.5: none); "
+            f"both orders agree on {result.agreement:.0%}"
+        )
+    if result.longer is not None:
+        print(
+            f"the longer response wins {result.longer:.0%}; mean characters "
+            f"{result.mean_characters[0]:.0f} and {result.mean_characters[1]:.0f}"
+        )

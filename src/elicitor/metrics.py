@@ -73,6 +73,26 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     return _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
 
 
+def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
+    """Mean of numbers, such as rewards or their paired differences, with a bootstrap interval clustered on groups.
+
+    Args:
+        values: Shape (seeds, items).
+        groups: Group of each item.
+        rng: Draws the resamples.
+        resamples: Bootstrap resamples.
+
+    Returns:
+        The mean with its percentile interval.
+
+    Raises:
+        ValueError: If there are no items, or the shapes differ.
+    """
+    index = _group_index(values, groups)
+    draws = _resampled_means([values], index, rng=rng, resamples=resamples)[0]
+    return _estimate(values.mean(axis=1), draws, index)
+
+
 def auroc(
     scores: Scores,
     truth: NDArray[np.bool_],

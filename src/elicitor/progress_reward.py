@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 from elicitor.errors import BackendError, ConfigError
 from elicitor.progress import Display
 from elicitor.reward_evaluation import RewardEvaluation, evaluate_reward
+from elicitor.winrate import WinRate, win_rate
 
 if TYPE_CHECKING:
     from elicitor.train.lora import TrainStep
+    from elicitor.train.policy import Rewarder
     from elicitor.train.reward import RewardWork
     from elicitor.train.reward_cost import RewardCost
     from elicitor.train.reward_fit import RewardSettings
+    from elicitor.train.rl_cost import RlCost
 
 
 def need_training() -> None:
@@ -102,3 +105,81 @@ def _reward_work(
         raise ConfigError(f"--labels got {inputs['labels']!r}", fix=f"use one of {', '.join(LABEL_SOURCES)}")
     settings = build_settings(RewardSettings, flags=flags, overrides=overrides)
     return settings, prepare_reward(source, seed=settings.seed, on_stage=display.stage, **inputs)
+
+
+def rl_cost_with_progress(
+    prompts: str, flags: Mapping[str, Any], overrides: Sequence[str], *, model: str, limit: int | None
+) -> RlCost:
+    """Estimate a training of a policy; see `elicitor.train.rl_cost.rl_cost`."""
+    from elicitor.train.rl_cost import rl_cost
+    from elicitor.train.rl_settings import RlSettings
+    from elicitor.train.settings import build_settings
+
+    settings = build_settings(RlSettings, flags=flags, overrides=overrides)
+    with Display("dry run") as display:
+        return rl_cost(prompts, settings, model=model, limit=limit, on_stage=display.stage)
+
+
+def train_rl_with_progress(
+    prompts: str,
+    folder: Path,
+    flags: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    reward: str,
+    model: str,
+    limit: int | None,
+    resume: bool,
+) -> dict[str, Any]:
+    """Train a policy; see `elicitor.train.rl.train_rl`."""
+    from elicitor.train.rl import train_rl
+    from elicitor.train.rl_settings import RlSettings
+    from elicitor.train.settings import build_settings
+
+    settings = build_settings(RlSettings, flags=flags, overrides=overrides)
+    with Display("train rl") as display:
+        rewarder, reward_name = _rewarder(reward, settings.dtype, settings.device, display)
+        result = train_rl(
+            prompts,
+            folder,
+            settings,
+            reward=rewarder,
+            reward_name=reward_name,
+            model=model,
+            limit=limit,
+            resume=resume,
+            on_stage=display.stage,
+            on_step=step_display(display),
+            on_progress=display.tokens,
+        )
+        for warning in result["warnings"]:
+            display.warn(warning)
+        return result
+
+
+def win_rate_with_progress(first: str, second: str, prompts: str, **options: Any) -> WinRate:
+    """Compare two policies; see `elicitor.winrate.win_rate`."""
+    with Display("eval winrate") as display:
+        figures, _ = win_rate(
+            first, second, prompts, on_stage=display.stage, on_progress=display.tokens, on_part=display.part, **options
+        )
+        return figures
+
+
+def _rewarder(name: str, dtype: str, device: str, display: Display) -> tuple[Rewarder, str]:
+    """A reward by the folder of its model or by module and function, and what identifies it."""
+    module, colon, function = name.partition(":")
+    if colon and not Path(name).exists():
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"--reward {name!r}: {error}", fix="give the folder of a reward model, or an importable MODULE:FUNCTION"
+            ) from error
+        return found, name
+    from elicitor.backends.adapter import adapter_hash
+    from elicitor.train.reward_model import RewardModel
+
+    display.stage(f"loading reward model {name}")
+    model = RewardModel.load(name, dtype=dtype, device=device)
+    return model.score, adapter_hash(model.folder)

@@ -13,7 +13,7 @@ pytest.importorskip("trl")
 
 from safetensors.numpy import load_file
 
-from elicitor.errors import DataError, ResumeMismatchError
+from elicitor.errors import BackendError, DataError, ResumeMismatchError
 from elicitor.train.reward import prepare_reward, train_reward
 from elicitor.train.reward_fit import RewardSettings
 from elicitor.train.reward_model import RewardModel
@@ -171,3 +171,31 @@ def test_two_processes_train_as_one_under_accelerate(tiny, whole, tmp_path):
     rows = [json.loads(line) for line in (source / "rest.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert np.mean([line["chosen"] == 1 - row["label"] for line, row in zip(lines, rows, strict=True)]) > 0.9
+
+
+def test_without_epochs_the_head_alone_is_fitted(tiny, pairs_file, tmp_path):
+    made = prepare_reward(pairs_file(24), model=str(tiny), labels="golden")
+    train_reward(made, tmp_path / "rm", SETTINGS.model_copy(update={"epochs": 0}), labels="golden")
+    tensors = weights(tmp_path / "rm" / "final")
+    assert all(np.abs(value).max() == 0 for name, value in tensors.items() if "lora_B" in name)
+    one, two = RewardModel.load(tmp_path / "rm").score(["what 99", "what 99"], ["zzzz 99", "xy 99"])
+    assert one > two
+
+
+@pytest.mark.slow
+def test_golden_helpful_pairs_beat_chance(shared_data, tmp_path):
+    from elicitor.models import bundled_file
+    from elicitor.reward_evaluation import evaluate_reward
+
+    try:
+        bundled_file()
+    except BackendError as error:
+        pytest.skip(str(error))
+    rows = (shared_data / "hh_helpful_pairs.jsonl").read_text().splitlines()
+    dealt = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+    for name, part in (("test", dealt[:300]), ("train", dealt[400:800])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(part) + "\n")
+    made = prepare_reward(tmp_path / "train.jsonl", model="bundled", labels="golden")
+    train_reward(made, tmp_path / "rm", RewardSettings(epochs=0), labels="golden")
+    result = evaluate_reward([tmp_path / "rm"], [str(tmp_path / "test.jsonl")])
+    assert result.rows[1].accuracy.lower > 0.5

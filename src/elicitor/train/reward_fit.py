@@ -42,10 +42,10 @@ class RewardSettings(TrainSettings):
     """How a reward model is trained; ``batch_size`` counts pairs."""
 
     method: Literal["lora"] = Field("lora", description="a reward model is an adapter with a head")
-    epochs: int = Field(1, ge=1, description="times that every pair is seen")
+    epochs: int = Field(1, ge=0, description="times that every pair is seen; 0: the head alone, from its probe")
     learning_rate: float = Field(1e-4, gt=0, description="highest learning rate; it warms up, then falls")
-    batch_size: int = Field(4, ge=1, description="pairs in one forward pass of one device")
-    gradient_accumulation: int = Field(4, ge=1, description="forward passes in one optimizer step")
+    batch_size: int = Field(2, ge=1, description="pairs in one forward pass of one device")
+    gradient_accumulation: int = Field(8, ge=1, description="forward passes in one optimizer step")
     max_length: int = Field(1024, ge=8, description="tokens of a prompt with a response; the oldest are left out")
     head_l2: float = Field(0.3, gt=0, description="penalty of the probe that the head starts from")
     center: float = Field(0.01, ge=0, description="weight of the squared sum of a pair's rewards; 0: off")
@@ -167,7 +167,8 @@ def fit_reward_model(
         peft_config=lora,
         callbacks=[StepCallback(on_step)] if on_step else [],
     )
-    train(trainer, checkpoint=checkpoint)
+    if settings.epochs:
+        train(trainer, checkpoint=checkpoint)
     about = describe(
         base, rendering, pairs=len(tokens.dataset), truncated=tokens.truncated, settings=settings.model_dump(), **facts
     )
@@ -213,7 +214,7 @@ def optimizer_steps(settings: RewardSettings, pairs: int) -> int:
 
 
 def _arguments(settings: RewardSettings, folder: Path, tokens: Tokens) -> RewardConfig:
-    shared = training_arguments(settings, folder, steps=optimizer_steps(settings, len(tokens.dataset)))
+    shared = training_arguments(settings, folder, steps=max(1, optimizer_steps(settings, len(tokens.dataset))))
     # The base's weights have their precision already; the adapter and the head stay in float32, and so do rewards.
     own = {
         "bf16": False,

@@ -1,0 +1,240 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+
+from safetensors.numpy import load_file
+
+from elicitor.errors import BackendError, ConfigError, DataError, ResumeMismatchError
+from elicitor.models import load_backend
+from elicitor.train.policy import read_prompts
+from elicitor.train.rl import hacking_signs, reward_gain, train_rl
+from elicitor.train.rl_log import Point
+from elicitor.train.rl_settings import RlSettings
+from elicitor.train.settings import build_settings
+
+SMALL = RlSettings(
+    steps=3,
+    batch_size=4,
+    gradient_accumulation=1,
+    group_size=4,
+    max_new_tokens=6,
+    eval_prompts=2,
+    test_prompts=4,
+    eval_samples=2,
+    eval_steps=1,
+    learning_rate=1e-2,
+    checkpoint_steps=1,
+)
+
+
+class Stop(Exception):
+    """A stand-in for a kill."""
+
+
+def letters(prompts, responses):
+    return np.array([sum(c.isascii() and c.isalpha() for c in text) / 10 for text in responses])
+
+
+def weights(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"id": f"{i}", "question": f"q {i}"}) + "\n" for i in range(40)))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, prompts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rl") / "rl"
+    return folder, train_rl(prompts, folder, SMALL, reward=letters, reward_name="letters", model=str(tiny))
+
+
+def test_what_a_training_leaves(whole):
+    folder, result = whole
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *(".lock", "adapter_config.json", "adapter_model.safetensors", "base.json", "curve.jsonl"),
+        *("rollouts.jsonl", "samples.jsonl", "training.json", "training.yaml"),
+    ]
+    assert [point["step"] for point in result["curve"]] == [0, 1, 2, 3]
+    best = max(result["curve"], key=lambda point: point["reward"])
+    assert result["best_step"] == best["step"]
+    rollouts = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rollouts] == [0] * 4 + [1] * 4 + [2] * 4
+    assert all(row["reward"] == letters([""], [row["response"]])[0] for row in rollouts)
+    groups = {tuple(row["prompt"] for row in rollouts if row["step"] == step) for step in range(3)}
+    assert all(len(set(group)) == 1 for group in groups)
+
+
+def test_held_out_prompts_are_not_trained_on(whole):
+    folder, result = whole
+    trained = {json.loads(line)["prompt"] for line in (folder / "rollouts.jsonl").read_text().splitlines()}
+    tested = {json.loads(line)["prompt"] for line in (folder / "samples.jsonl").read_text().splitlines()}
+    assert len(tested) == 4
+    assert not trained & tested
+    assert result["prompts"] == {"train": 34, "select": 2, "test": 4}
+
+
+def test_the_reported_gain_is_that_of_the_samples(whole):
+    folder, result = whole
+    rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    gain = np.mean([row["policy_reward"] - row["start_reward"] for row in rows])
+    assert result["gain"]["value"] == pytest.approx(gain)
+    assert result["gain"]["n"] == 4
+
+
+def test_the_policy_is_a_model_by_its_name(whole):
+    assert load_backend(f"adapter:{whole[0]}").max_context_tokens == 512
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_training_broken_off_ends_in_the_same_policy(tiny, prompts, whole, tmp_path, at):
+    def on_step(step):
+        if step.step == at + 1:
+            raise Stop
+
+    options = {"reward": letters, "reward_name": "letters", "model": str(tiny)}
+    with pytest.raises(Stop):
+        train_rl(prompts, tmp_path / "rl", SMALL, on_step=on_step, **options)
+    for name in ("rollouts.jsonl", "curve.jsonl"):
+        with (tmp_path / "rl" / name).open("a") as file:
+            file.write('{"step": 9')
+    result = train_rl(prompts, tmp_path / "rl", SMALL, resume=True, **options)
+    for name in ("rollouts.jsonl", "curve.jsonl", "samples.jsonl"):
+        assert (tmp_path / "rl" / name).read_text() == (whole[0] / name).read_text(), name
+    assert result["best_step"] == whole[1]["best_step"]
+    assert all(np.allclose(weights(tmp_path / "rl")[key], value, atol=1e-6) for key, value in weights(whole[0]).items())
+    with pytest.raises(ResumeMismatchError, match="reward"):
+        train_rl(prompts, tmp_path / "rl", SMALL, resume=True, **{**options, "reward_name": "other"})
+
+
+def test_a_model_without_a_chat_template_and_rloo(plain, prompts, tmp_path):
+    seen = []
+
+    def reward(asked, responses):
+        seen.extend(responses)
+        return letters(asked, responses)
+
+    settings = SMALL.model_copy(update={"algorithm": "rloo", "steps": 1})
+    result = train_rl(prompts, tmp_path / "rl", settings, reward=reward, reward_name="r", model=str(plain))
+    assert len(result["curve"]) == 2
+    assert not any("Human:" in text for text in seen)
+
+
+def test_a_policy_that_strays_is_stopped(tiny, prompts, tmp_path):
+    settings = SMALL.model_copy(update={"max_kl": 1e-6, "steps": 20, "beta": 0.0})
+    result = train_rl(prompts, tmp_path / "rl", settings, reward=letters, reward_name="r", model=str(tiny))
+    assert result["stopped_by_kl"]
+    assert len(result["curve"]) < 20
+
+
+def test_rewards_that_are_no_numbers_stop_the_work(tiny, prompts, tmp_path):
+    with pytest.raises(BackendError, match="3 of them finite"):
+        train_rl(
+            prompts,
+            tmp_path / "rl",
+            SMALL,
+            reward=lambda asked, said: np.array([float("nan"), *[0.0] * (len(said) - 1)]),
+            reward_name="r",
+            model=str(tiny),
+        )
+
+
+def test_the_gain_is_paired_by_prompt():
+    start = np.array([[0.0, 2.0], [10.0, 12.0], [20.0, 22.0], [30.0, 32.0]])
+    gain = reward_gain(start, start + 1, seed=0)
+    assert (gain.value, gain.lower, gain.upper) == (1.0, 1.0, 1.0)
+    assert reward_gain(start, start[::-1], seed=0).value == 0
+
+
+def test_signs_of_a_gamed_reward():
+    start = Point(0, 0.0, 0.0, 20.0, 0.9, 0.95)
+    assert hacking_signs([start, Point(9, 1.0, 3.0, 22.0, 0.9, 0.9)]) == []
+    signs = " ".join(hacking_signs([start, Point(9, 9.0, 50.0, 48.0, 0.0, 0.3)]))
+    assert "48 tokens" in signs
+    assert "0.95 to 0.30" in signs
+    assert "90% to 0%" in signs
+
+
+def test_prompts_are_read_once_each(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"prompt": "a"}\n{"question": "b"}\n{"prompt": "a"}\n')
+    assert read_prompts(str(path)) == ["a", "b"]
+    path.write_text('{"text": "a"}\n')
+    with pytest.raises(DataError, match="none of the columns question, prompt, instruction"):
+        read_prompts(str(path))
+
+
+def test_too_few_prompts_and_uneven_groups_are_refused(tiny, prompts, tmp_path):
+    with pytest.raises(DataError, match="6 are held out"):
+        train_rl(prompts, tmp_path / "rl", SMALL, reward=letters, reward_name="r", model=str(tiny), limit=5)
+    with pytest.raises(ConfigError, match="multiple of group_size"):
+        build_settings(RlSettings, flags={"batch_size": 3})
+
+
+@pytest.mark.slow
+def test_a_reward_for_letters_is_learnt(tiny, prompts, tmp_path):
+    settings = SMALL.model_copy(
+        update={
+            "steps": 40,
+            "batch_size": 16,
+            "group_size": 8,
+            "eval_steps": 10,
+            "test_prompts": 16,
+            "eval_samples": 4,
+            "max_new_tokens": 10,
+            "max_kl": 1000.0,
+        }
+    )
+    result = train_rl(prompts, tmp_path / "rl", settings, reward=letters, reward_name="r", model=str(tiny))
+    assert result["gain"]["lower"] > 0
+
+
+REWARD = "import numpy\ndef letters(p, r):\n    return numpy.array([sum(c.isalpha() for c in t) / 10 for t in r])\n"
+
+
+@pytest.mark.slow
+def test_the_real_command_killed_at_random(tiny, prompts, tmp_path):
+    (tmp_path / "rewards.py").write_text(REWARD)
+    settings = ["steps=6", "batch_size=4", "gradient_accumulation=1", "group_size=4", "max_new_tokens=6"]
+    settings += ["eval_prompts=2", "test_prompts=4", "eval_samples=2", "eval_steps=2", "checkpoint_steps=1"]
+
+    def start(output):
+        more = [word for text in settings for word in ("--set", text)]
+        words = ["train", "rl", prompts, "--reward", "rewards:letters", "--model", str(tiny), "-o", str(output)]
+        return [sys.executable, "-m", "elicitor", *words, "--resume", *more]
+
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))}
+    draw = random.Random(1)
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen(
+            start(tmp_path / "rl"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        begun = time.monotonic()
+        while (
+            process.poll() is None and not (tmp_path / "rl" / "curve.jsonl").exists() and time.monotonic() < begun + 90
+        ):
+            time.sleep(0.05)
+        try:
+            process.wait(timeout=draw.uniform(0, 4))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    for output in (tmp_path / "rl", tmp_path / "unbroken"):
+        subprocess.run(start(output), env=environment, check=True, capture_output=True)
+    assert kills
+    for name in ("rollouts.jsonl", "curve.jsonl", "samples.jsonl"):
+        assert (tmp_path / "rl" / name).read_text() == (tmp_path / "unbroken" / name).read_text(), name
