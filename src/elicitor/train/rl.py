@@ -26,8 +26,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.base import OnStage, Progress
 from elicitor.errors import DataError
+from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
-from elicitor.runs import package_versions, write_rows
+from elicitor.runs import write_rows
 from elicitor.train.folder import (
     adopt,
     finish,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from elicitor.backends.base import OnStage
 from elicitor.backends.hf_load import choose_device
-from elicitor.train.lora import load_for_training, processes
+from elicitor.train.folder import processes
+from elicitor.train.lora import load_for_training
 from elicitor.train.policy import draw, prompt_ids
 from elicitor.train.rl import split_prompts
 from elicitor.train.rl_settings import RlSettings
