@@ -44,7 +44,8 @@ def in_one_process(source, output, *, model="fake"):
 def finished(output):
     """Batches that count as done."""
     file = output / "checkpoint.json"
-    return len(json.loads(file.read_text())["done"]) if file.exists() else 0
+    ranges = json.loads(file.read_text())["done"] if file.exists() else []
+    return sum(last - first + 1 for first, last in ranges)
 
 
 def same_results(left, right):

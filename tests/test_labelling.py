@@ -214,11 +214,11 @@ def test_a_run_goes_on_with_or_without_a_pool(tmp_path):
     with pytest.raises(Stop):
         run(settings, tmp_path / "run", observer=stop_after(steps + 5))
     checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
-    assert (checkpoint["done"], checkpoint["batch"]) == ([0], 1)
+    assert (checkpoint["done"], checkpoint["batch"]) == ([[0, 0]], 1)
     with pytest.raises(Stop):
         run_on_pool([(settings, tmp_path / "run")], BackwardsPool(survives=2), resume=True)
     checkpoint = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
-    assert (checkpoint["done"], checkpoint["batch"]) == ([0, 3, 4], 1)
+    assert (checkpoint["done"], checkpoint["batch"]) == ([[0, 0], [3, 4]], 1)
     run(settings, tmp_path / "run", resume=True)
     costs = ("seconds", "tokens_computed", "tokens_reused")
     assert (tmp_path / "run" / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()

@@ -3,6 +3,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from elicitor.config import build_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
@@ -107,3 +109,13 @@ def test_broken_files_are_named(tmp_path):
         read_rows(tmp_path / "x")
     with pytest.raises(DataError, match="does not exist"):
         read_rows(tmp_path / "y")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sets(st.integers(0, 20)))
+def test_finished_batches_are_remembered_in_whatever_order_they_finish(tmp_path_factory, done):
+    with RunFolder.create(tmp_path_factory.mktemp("x") / "run", CONFIG, MANIFEST) as folder:
+        for batch in done:
+            folder.finish_batch(batch, events=[{"batch": batch}], labels=[], metrics={})
+        assert folder.checkpoint().done == tuple(sorted(done))
+        assert folder.checkpoint().left(21) == sorted(set(range(21)) - done)

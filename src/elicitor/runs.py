@@ -235,7 +235,8 @@ class RunFolder:
         events = self.path / EVENTS
         length = events.stat().st_size if events.exists() else 0
         # One line: it is rewritten after every step and read by nobody but `resume`.
-        write_atomic(self.path / CHECKPOINT, _line(asdict(replace(checkpoint, event_bytes=length))))
+        values = asdict(replace(checkpoint, event_bytes=length)) | {"done": _ranges(checkpoint.done)}
+        write_atomic(self.path / CHECKPOINT, _line(values))
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
@@ -243,7 +244,9 @@ class RunFolder:
         if not path.exists():
             return Checkpoint()
         values = read_json(path)
-        return Checkpoint(**{**values, "done": tuple(values["done"])})
+        return Checkpoint(
+            **{**values, "done": tuple(k for first, last in values["done"] for k in range(first, last + 1))}
+        )
 
     def finish_batch(
         self,
@@ -343,6 +346,17 @@ def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or start a new run in another --output-dir",
             )
+
+
+def _ranges(numbers: Iterable[int]) -> list[list[int]]:
+    """Ascending numbers as pairs of a first and a last one: what is written after every step must not grow with the run."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
 
 
 def _line(values: Mapping[str, Any]) -> str:
