@@ -1,6 +1,8 @@
 """Fixtures shared by all tests."""
 
 import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,37 @@ def tiny_model(tmp_path):
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
     fast.save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture
+def serve():
+    """Serves a backend in a thread; gives a client."""
+    httpx = pytest.importorskip("httpx")
+    uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    from elicitor.serving import create_app
+
+    running = []
+
+    def start(backend, **options):
+        ready, totals = threading.Event(), []
+        app = create_app(backend, on_ready=ready.set, on_close=totals.append, **options)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300)
+        running.append((server, thread, client, listener))
+        assert ready.wait(120)
+        return client
+
+    yield start
+    for server, thread, client, listener in running:
+        client.close()
+        server.should_exit = True
+        thread.join(120)
+        listener.close()
+        assert not thread.is_alive()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 httpx = pytest.importorskip("httpx")
-uvicorn = pytest.importorskip("uvicorn")
+pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 from elicitor.backends.base import Prompt  # noqa: E402
@@ -23,35 +23,6 @@ from elicitor.errors import ConfigError  # noqa: E402
 from elicitor.serving import Limits, create_app  # noqa: E402
 
 SCORING = {"max_tokens": 1, "temperature": 0, "logprobs": 0, "return_tokens_as_token_ids": True}
-
-
-@pytest.fixture
-def serve():
-    """Serves a backend in a thread; gives a client and the totals that it closes with."""
-    running = []
-
-    def start(backend, **options):
-        ready, totals = threading.Event(), []
-        app = create_app(backend, on_ready=ready.set, on_close=totals.append, **options)
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300)
-        running.append((server, thread, client, listener))
-        assert ready.wait(120)
-        return client
-
-    yield start
-    for server, thread, client, listener in running:
-        client.close()
-        server.should_exit = True
-        thread.join(120)
-        listener.close()
-        assert not thread.is_alive()
 
 
 def complete(client, prompt, **options):
