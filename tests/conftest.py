@@ -5,6 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from elicitor.backends.fake import FakeBackend
@@ -14,6 +15,10 @@ from elicitor.data import Dataset, Example
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
 from elicitor.tasks import load_task
+
+# How long something takes is measured in bench/, never asserted.
+hypothesis.settings.register_profile("elicitor", deadline=None)
+hypothesis.settings.load_profile("elicitor")
 
 # Tiny models run faster on one thread, and two processes that both spin on all cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

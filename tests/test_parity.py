@@ -78,6 +78,21 @@ def test_the_same_seed_makes_the_same_decisions(here_and_there, tmp_path, kind, 
     assert events[0] == events[1]
 
 
+def test_texts_drawn_there_are_repeated_by_the_same_seed(here_and_there):
+    _, there = here_and_there("hf", WORDS["one token"])
+    prompt = there.tokenizer.encode("Review: thing 1 was")
+
+    def draw(*seeds):
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return there.generate(prompt, max_new_tokens=8, temperature=1.0, stop=["zzz"], rngs=rngs)
+
+    made = draw(0, 1, 2)
+    assert made.texts == draw(0, 1, 2).texts == draw(2, 1, 0).texts[::-1]
+    assert len(set(made.texts)) > 1
+    assert all(0 < length <= 8 for length in made.lengths)
+    assert made.cost.prompts == 3
+
+
 def test_the_server_reuses_most_of_what_a_search_asks(serve, tmp_path):
     words = WORDS["one token"]
     client = serve(FakeBackend(verbalizers=tuple(words.values())))

@@ -38,7 +38,9 @@ def sample_poems_command(
 def sample_solutions_command(
     questions: Annotated[str, typer.Argument(help="Questions: a file with a column 'question', or hf:NAME@SPLIT.")],
     output_file: Annotated[Path, typer.Option("--output-file", "-o", help="JSONL file to write.")],
-    model: Annotated[str, typer.Option(help="bundled, hf:NAME, gguf:FILE or a folder.")] = "bundled",
+    model: Annotated[
+        str, typer.Option(help="bundled, hf:NAME, gguf:FILE, vllm:NAME, openai:MODEL@URL or a folder.")
+    ] = "bundled",
     k: Annotated[int, typer.Option("--k", help="Solutions drawn for each question.")] = 4,
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Use only the first questions.")] = None,

@@ -170,7 +170,10 @@ def sample_solutions(
     dataset = load_dataset(str(questions), QUESTIONS, limit=settings.limit)
     backend = backend or load_backend(model, on_stage=on_stage)
     if not isinstance(backend, GenerationBackend):
-        raise BackendError(f"model {backend.name!r} cannot generate text", fix="use bundled, hf:NAME or gguf:FILE")
+        raise BackendError(
+            f"model {backend.name!r} cannot generate text",
+            fix="use bundled, hf:NAME, gguf:FILE, vllm:NAME or openai:MODEL@URL",
+        )
     done = _begin(output, _identity(settings, dataset, backend), resume=resume)
     cost = Cost()
     with output.open("a", encoding="utf-8") as stream:

@@ -43,7 +43,23 @@ def stub(*, by_id):
     module.calls = []
 
     class SamplingParams:
-        def __init__(self, *, max_tokens, temperature, detokenize, logprobs=None, logprob_token_ids=None):
+        def __init__(
+            self,
+            *,
+            max_tokens,
+            temperature,
+            detokenize=True,
+            logprobs=None,
+            logprob_token_ids=None,
+            stop=None,
+            seed=None,
+        ):
+            self.stop, self.seed, self.max_tokens = stop, seed, max_tokens
+            if seed is not None:
+                assert detokenize
+                assert temperature > 0
+                assert isinstance(stop, list)
+                return
             assert (max_tokens, temperature, detokenize) == (1, 0.0, False)
             assert logprobs is not None
             assert logprob_token_ids is None or logprobs == len(logprob_token_ids)
@@ -92,6 +108,9 @@ def stub(*, by_id):
 
         def _answer(self, prompt, params):
             assert set(prompt) == {"prompt_token_ids"}
+            if params.seed is not None:
+                drawn = SimpleNamespace(text=f"seed {params.seed}", token_ids=[1, 2, 3], finish_reason="stop")
+                return SimpleNamespace(outputs=[drawn], num_cached_tokens=None)
             log_probs = next_log_probs(prompt["prompt_token_ids"])
             ranked = np.argsort(-log_probs)
             named = params.logprob_token_ids or ranked[: params.logprobs].tolist()
@@ -217,3 +236,19 @@ def test_the_real_engine_agrees_with_transformers():
         load_backend(name, dtype="float32") for name in ("vllm:sshleifer/tiny-gpt2", "hf:sshleifer/tiny-gpt2")
     )
     assert mine.score(prompts).log_probs == pytest.approx(other.score(prompts).log_probs, abs=1e-3)
+
+
+def test_drawn_texts_follow_their_generators(engine):
+    backend = load_backend("vllm:m")
+
+    def draw(*seeds):
+        rngs = [np.random.default_rng(seed) for seed in seeds]
+        return backend.generate((1, 2), max_new_tokens=5, temperature=0.7, stop=["\n"], rngs=rngs)
+
+    made = draw(0, 1)
+    assert made.texts == draw(0, 1).texts == draw(1, 0).texts[::-1]
+    assert made.texts[0] != made.texts[1]
+    assert (made.lengths, made.finished) == ([3, 3], [True, True])
+    assert (made.cost.tokens_computed, made.cost.tokens_reused) == (2 + 6, 2)
+    with pytest.raises(ContextOverflowError):
+        backend.generate((1,) * 4999, max_new_tokens=5, temperature=0.7, stop=[], rngs=[np.random.default_rng(0)])

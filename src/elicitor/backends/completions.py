@@ -71,6 +71,56 @@ def request_body(
     return body
 
 
+def drawing_body(
+    model: str, prompt: TokenIds | str, *, max_tokens: int, temperature: float, stop: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Ask for one continuation of one prompt.
+
+    Args:
+        model: Model name on the server.
+        prompt: Token ids, or text.
+        max_tokens: Tokens at most.
+        temperature: Divides the logits.
+        stop: Texts before which it ends.
+        seed: Seed of the draw; a server that ignores it draws anew each time.
+
+    Returns:
+        The request's JSON.
+    """
+    sent = list(prompt) if isinstance(prompt, tuple) else prompt
+    body = {"model": model, "prompt": sent, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    return body | ({"stop": list(stop)} if stop else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One continuation.
+
+    Attributes:
+        text: Its text, without what ended it.
+        finished: Whether it ended by itself.
+        tokens: Tokens drawn, None if the server does not tell.
+    """
+
+    text: str
+    finished: bool
+    tokens: int | None
+
+
+def read_drawn(answer: Mapping[str, Any]) -> Drawn:
+    """The continuation in an answer to `drawing_body`.
+
+    Raises:
+        BackendError: If it is missing.
+    """
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict) or not isinstance(first.get("text"), str):
+        raise BackendError("the server answered without a text", fix="use a server with /v1/completions")
+    count = (answer.get("usage") or {}).get("completion_tokens")
+    return Drawn(first["text"], first.get("finish_reason") == "stop", count if isinstance(count, int) else None)
+
+
 @dataclass(frozen=True, slots=True)
 class NextToken:
     """What a server tells about the token after one prompt.

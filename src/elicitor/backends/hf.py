@@ -28,8 +28,8 @@ from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.hf_tokenizer import HfTokenizer
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.radix import segmented
-from elicitor.backends.trie import Pass, Read, check_fit, cost, schedule
-from elicitor.errors import BackendError, ContextOverflowError
+from elicitor.backends.trie import Pass, Read, check_fit, check_room, cost, schedule
+from elicitor.errors import BackendError
 
 
 class HfBackend:
@@ -179,12 +179,7 @@ class HfBackend:
         on_progress: Progress | None = None,
     ) -> Generations:
         """Draw continuations; see `elicitor.backends.base.GenerationBackend.generate`."""
-        if len(prompt) + max_new_tokens > self.max_context_tokens:
-            raise ContextOverflowError(
-                f"a prompt of {len(prompt)} tokens and {max_new_tokens} new ones do not fit the "
-                f"{self.max_context_tokens} of {self._name}",
-                fix="ask for fewer new tokens, or leave out the longest questions",
-            )
+        check_room(prompt, max_new_tokens=max_new_tokens, max_context_tokens=self.max_context_tokens, name=self._name)
         return sample(
             self._model,
             self._tokenizer,

@@ -13,14 +13,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from elicitor.backends.base import Cost, OnStage, Progress, Prompt, Scores, TokenIds, Tokenizer
+from elicitor.backends.base import Cost, Generations, OnStage, Progress, Prompt, Scores, TokenIds, Tokenizer
 from elicitor.backends.completions import (
     IMPOSSIBLE,
     Dialect,
     NextToken,
     cached_tokens,
+    drawing_body,
     prompt_tokens,
     read_choices,
+    read_drawn,
     request_body,
     settle,
 )
@@ -29,9 +31,12 @@ from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.questions import Question, questions
 from elicitor.backends.remote_server import Served, api_key, check_url, find_dialect, llama_cpp_window, model_card
 from elicitor.backends.remote_tokenizer import ServerTokenizer, load_tokenizer
-from elicitor.backends.trie import check_fit, cost, schedule, unshared_tokens
+from elicitor.backends.trie import check_fit, check_room, cost, schedule, unshared_tokens
 from elicitor.config import BackendConfig, RemoteConfig
 from elicitor.errors import BackendError, LabelTokenError
+
+_SEEDS = 2**31
+"""Seeds below this are taken by every server."""
 
 
 class OpenAIBackend:
@@ -134,6 +139,43 @@ class OpenAIBackend:
             reused = max(0, unshared_tokens(prompts) - computed)
             counted = replace(counted, tokens_computed=computed, tokens_reused=reused)
         return Scores(log_probs, replace(counted, bounded=bounded, seconds=time.perf_counter() - started))
+
+    def generate(
+        self,
+        prompt: TokenIds,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        stop: Sequence[str],
+        rngs: Sequence[np.random.Generator],
+        on_progress: Progress | None = None,
+    ) -> Generations:
+        """Draw continuations, one request each; see `elicitor.backends.base.GenerationBackend.generate`.
+
+        Each generator gives the seed of its request, so draws can be repeated where the server heeds it.
+        """
+        started = time.perf_counter()
+        check_room(prompt, max_new_tokens=max_new_tokens, max_context_tokens=self.max_context_tokens, name=self.name)
+        sent = prompt if self.dialect.token_prompts else self._text(prompt)
+        options = {"max_tokens": max_new_tokens, "temperature": temperature, "stop": stop}
+        bodies = [
+            drawing_body(self._served.model, sent, **options, seed=int(rng.integers(_SEEDS)))  # type: ignore[arg-type]
+            for rng in rngs
+        ]
+        calls = [Call(self._url, body, tokens=len(prompt) + max_new_tokens) for body in bodies]
+        drawn = [read_drawn(answer) for answer in self._client.send(calls)]
+        lengths = [len(self._tokenizer.encode(one.text)) if one.tokens is None else one.tokens for one in drawn]
+        computed = len(prompt) + sum(lengths)
+        if on_progress:
+            on_progress(computed)
+        # A server that keeps prefixes computes the prompt once.
+        reused = len(prompt) * (len(rngs) - 1)
+        return Generations(
+            texts=[one.text for one in drawn],
+            finished=[one.finished for one in drawn],
+            lengths=lengths,
+            cost=Cost(len(rngs), computed, reused, time.perf_counter() - started),
+        )
 
     def forget(self) -> None:
         """Forget which prompts were asked before; what the server holds is its own."""

@@ -125,6 +125,25 @@ def check_fit(prompts: Sequence[Prompt], *, max_context_tokens: int, name: str) 
             )
 
 
+def check_room(prompt: TokenIds, *, max_new_tokens: int, max_context_tokens: int, name: str) -> None:
+    """Refuse a prompt behind which there is no room for what is to be drawn.
+
+    Args:
+        prompt: The prompt.
+        max_new_tokens: Tokens to draw, at most.
+        max_context_tokens: The model's window.
+        name: The model's name, for the error.
+
+    Raises:
+        ContextOverflowError: If they do not fit together.
+    """
+    if len(prompt) + max_new_tokens > max_context_tokens:
+        raise ContextOverflowError(
+            f"a prompt of {len(prompt)} tokens and {max_new_tokens} new ones do not fit the {max_context_tokens} of {name}",
+            fix="ask for fewer new tokens, or leave out the longest questions",
+        )
+
+
 def build(prompts: Sequence[Prompt], *, cache: PrefixCache | None = None) -> Node:
     """Join prompts into a tree whose paths share every common run of leading segments.
 

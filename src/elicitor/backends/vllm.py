@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Cost, Progress, Prompt, Scores
+from elicitor.backends.base import Cost, Generations, Progress, Prompt, Scores, TokenIds
 from elicitor.backends.hf_tokenizer import HfTokenizer
 from elicitor.backends.model_files import folder_hash
 from elicitor.backends.questions import Question, questions
-from elicitor.backends.trie import unshared_tokens
+from elicitor.backends.trie import check_fit, check_room, unshared_tokens
 from elicitor.config import BackendConfig
-from elicitor.errors import BackendError, ContextOverflowError
+from elicitor.errors import BackendError
 
 
 class VllmBackend:
@@ -91,13 +91,7 @@ class VllmBackend:
     def score(self, prompts: Sequence[Prompt], *, keep: bool = False, on_progress: Progress | None = None) -> Scores:
         """Score every prompt; see `elicitor.backends.base.Backend.score`. vLLM keeps what it can, asked for or not."""
         started = time.perf_counter()
-        for prompt in prompts:
-            length = len(prompt) + max(map(len, prompt.candidates), default=0)
-            if length > self._max_model_len:
-                raise ContextOverflowError(
-                    f"a prompt of {length} tokens does not fit the {self._max_model_len} of {self._name}",
-                    fix="use a smaller batch_size, or plan sampled with fewer demonstrations",
-                )
+        check_fit(prompts, max_context_tokens=self.max_context_tokens, name=self._name)
         log_probs = np.zeros((len(prompts), len(prompts[0].candidates) if prompts else 0))
         asked = questions(prompts)
         computed = 0
@@ -120,6 +114,39 @@ class VllmBackend:
             seconds=time.perf_counter() - started,
         )
         return Scores(log_probs, cost)
+
+    def generate(
+        self,
+        prompt: TokenIds,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        stop: Sequence[str],
+        rngs: Sequence[np.random.Generator],
+        on_progress: Progress | None = None,
+    ) -> Generations:
+        """Draw continuations; see `elicitor.backends.base.GenerationBackend.generate`. Each generator gives a seed."""
+        started = time.perf_counter()
+        check_room(prompt, max_new_tokens=max_new_tokens, max_context_tokens=self.max_context_tokens, name=self._name)
+        params = [
+            self._sampling_params(
+                max_tokens=max_new_tokens, temperature=temperature, stop=list(stop), seed=int(rng.integers(2**31))
+            )
+            for rng in rngs
+        ]
+        answers = self._engine.generate(
+            [{"prompt_token_ids": list(prompt)} for _ in rngs], params, use_tqdm=False, lora_request=self._adapter
+        )
+        drawn = [answer.outputs[0] for answer in answers]
+        computed = len(prompt) + sum(len(one.token_ids) for one in drawn)
+        if on_progress:
+            on_progress(computed)
+        return Generations(
+            texts=[one.text for one in drawn],
+            finished=[one.finish_reason == "stop" for one in drawn],
+            lengths=[len(one.token_ids) for one in drawn],
+            cost=Cost(len(rngs), computed, len(prompt) * (len(rngs) - 1), time.perf_counter() - started),
+        )
 
     def forget(self) -> None:
         """Empty the prefix cache."""
