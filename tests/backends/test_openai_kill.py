@@ -71,9 +71,10 @@ def at(port):
     return f"openai:world@http://127.0.0.1:{port}/v1"
 
 
-def wait_for_events(folder, n):
+def wait_for_events(run, folder, n):
     file = folder / "events.jsonl"
     while not file.exists() or file.read_bytes().count(b"\n") < n:
+        assert run.poll() is None, run.stderr.read()
         time.sleep(0.01)
 
 
@@ -85,7 +86,7 @@ def test_a_server_killed_and_restarted_changes_no_label(server, label, port, tmp
     subprocess.run(label("fake", "fake"), check=True, capture_output=True)
     first = server(delay=0.01)
     with subprocess.Popen(label(at(port), "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
-        wait_for_events(tmp_path / "run", 4)
+        wait_for_events(run, tmp_path / "run", 4)
         first.kill()
         first.wait()
         time.sleep(1)
@@ -103,7 +104,7 @@ def test_a_server_that_stays_away_ends_the_run_in_one_line_and_resume_goes_on(se
     first = server(delay=0.01)
     impatient = label(at(port), "run", "--set", "backend.remote.retry_seconds=0.5")
     with subprocess.Popen(impatient, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
-        wait_for_events(tmp_path / "run", 4)
+        wait_for_events(run, tmp_path / "run", 4)
         first.kill()
         _, err = run.communicate()
     assert run.returncode == 2
@@ -125,9 +126,9 @@ def test_a_server_that_stays_away_ends_the_run_in_one_line_and_resume_goes_on(se
 def test_ctrl_c_ends_at_once_while_an_answer_is_awaited(server, label, port, tmp_path):
     server(delay=0.3)
     with subprocess.Popen(label(at(port), "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
-        wait_for_events(tmp_path / "run", 1)
+        wait_for_events(run, tmp_path / "run", 1)
         run.send_signal(signal.SIGINT)
-        _, err = run.communicate(timeout=20)
+        _, err = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "--resume" in err.splitlines()[-1]
     assert "Traceback" not in err
