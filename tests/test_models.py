@@ -7,7 +7,7 @@ from elicitor.models import list_models, load_backend
 
 @pytest.mark.parametrize("name", ["gpt-4", "hf:", "gguf:", "openai:x@y", ""])
 def test_unknown_names_list_the_forms(name):
-    with pytest.raises(BackendError, match="bundled, hf:NAME, gguf:FILE"):
+    with pytest.raises(BackendError, match="bundled, hf:NAME, vllm:NAME, gguf:FILE"):
         load_backend(name)
 
 

@@ -41,7 +41,7 @@ def label_command(
     task: Annotated[
         str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, fake or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="bundled, hf:NAME, vllm:NAME, gguf:FILE, fake or a folder.")] = None,
     search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
