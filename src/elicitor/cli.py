@@ -44,7 +44,10 @@ def label_command(
         str | None, typer.Option(help="A built-in task (truthfulqa, gsm8k, preference, ...) or a YAML file.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="bundled, hf:NAME, gguf:FILE, openai:MODEL@URL, fake or a folder.")
+        str | None,
+        typer.Option(
+            help="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, adapter:FOLDER, fake or a folder."
+        ),
     ] = None,
     search: Annotated[str | None, typer.Option(help="icm, gibbs or bootstrap.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
