@@ -182,7 +182,7 @@ def test_without_epochs_the_head_alone_is_fitted(tiny, pairs_file, tmp_path):
     assert one > two
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_golden_helpful_pairs_beat_chance(shared_data, tmp_path):
     from elicitor.models import bundled_file
     from elicitor.reward_evaluation import evaluate_reward
