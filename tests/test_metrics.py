@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from elicitor.metrics import accuracy, auroc, calibration_error, difference, gap_recovered
+from elicitor.metrics import accuracy, auroc, calibration_error, difference, few_groups_note, gap_recovered
 
 
 def rng():
@@ -184,3 +184,9 @@ def test_a_difference_that_all_items_share_is_not_by_chance():
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 2\) and 3 groups"):
         accuracy(np.ones((1, 2), bool), ["a", "b", "c"], rng=rng())
+
+
+def test_few_groups_are_pointed_out():
+    assert few_groups_note([str(k) for k in range(20)] * 3) == []
+    (note,) = few_groups_note(["a", "b", "a"])
+    assert note.startswith("only 2 groups")

@@ -20,14 +20,23 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import GoldLabels, load_gold, load_votes
+from elicitor.label_accuracy import LabelAccuracy, label_accuracy
 from elicitor.labelling import ModelFacts, Run, load_run, task_of
-from elicitor.metrics import Difference, Estimate, accuracy, auroc, calibration_error, difference, gap_recovered
+from elicitor.metrics import (
+    Difference,
+    Estimate,
+    accuracy,
+    auroc,
+    calibration_error,
+    difference,
+    few_groups_note,
+    gap_recovered,
+)
 from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
-from elicitor.runs import EVENTS, load_run_config, read_rows, write_json
-from elicitor.search.events import replay
+from elicitor.runs import load_run_config, write_json
 from elicitor.tasks import Task
 
 if TYPE_CHECKING:
@@ -64,20 +73,6 @@ class ConditionResult:
     found_less_this: Difference | None
     cost: Cost
     layers: list[LayerAccuracy] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LabelAccuracy:
-    """Agreement of the found labels with gold.
-
-    Attributes:
-        estimate: At the end of the runs, over the examples that have gold.
-        curves: For each run (iteration, labelled examples, accuracy) after each change of the assignment, over those
-            labelled then.
-    """
-
-    estimate: Estimate
-    curves: list[list[tuple[int, int, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +222,7 @@ def evaluate(
     answers = {condition: answers[condition] for condition in chosen if condition in answers}
 
     clusters = [task.cluster(example) for example in test.examples]
+    notes += few_groups_note(clusters)
     result = Evaluation(
         task=task.name,
         model=model.name,
@@ -234,7 +230,7 @@ def evaluate(
         rows=condition_results(
             answers, np.asarray(truth), clusters, task=task, calibration=config.objective.calibration
         ),
-        label_accuracy=_label_accuracy(runs, train, found, golden, task) if golden else None,
+        label_accuracy=label_accuracy(runs, train, found, golden, task, rng=_rng()) if golden else None,
         search_cost=sum((_search_cost(done) for done in runs), Cost()),
         calibration=config.objective.calibration,
         seeds=list(seeds),
@@ -372,26 +368,3 @@ def _calibrated(log_probs: Array) -> Array:
 def _search_cost(run: Run) -> Cost:
     cost = run.metrics["cost"]
     return Cost(**{name: cost[name] for name in ("prompts", "tokens_computed", "tokens_reused", "seconds")})
-
-
-def _label_accuracy(
-    runs: Sequence[Run], train: Dataset, found: Sequence[dict[int, int]], golden: dict[int, int], task: Task
-) -> LabelAccuracy:
-    positions = sorted(golden)
-    correct = np.asarray([[labels[i] == golden[i] for i in positions] for labels in found])
-    clusters = [task.cluster(train.examples[i]) for i in positions]
-    names = train.label_space.labels
-    truth = {train.examples[i].id: names[golden[i]] for i in positions}
-    return LabelAccuracy(
-        estimate=accuracy(correct, clusters, rng=_rng()), curves=[_accuracy_curve(run.path, truth) for run in runs]
-    )
-
-
-def _accuracy_curve(folder: Path, truth: dict[str, str]) -> list[tuple[int, int, float]]:
-    curve = []
-    for event, held in replay(read_rows(folder / EVENTS)):
-        known = held.keys() & truth.keys()
-        if event["accepted"] and event["labels"] and known:
-            share = sum(held[k] == truth[k] for k in known) / len(known)
-            curve.append((event["iteration"], len(held), share))
-    return curve

@@ -53,6 +53,24 @@ class Estimate:
         return f"{self.value:.3f} [{lower}, {upper}]"
 
 
+FEW_GROUPS = 20
+"""Groups below which a cluster bootstrap's intervals cannot be trusted (Cameron, Gelbach and Miller 2008)."""
+
+
+def few_groups_note(groups: Sequence[str]) -> list[str]:
+    """What a reader of intervals must know where there are few groups; empty otherwise.
+
+    Args:
+        groups: Group of each item.
+
+    Returns:
+        At most one sentence.
+    """
+    n = len(set(groups))
+    few = f"only {n} groups of test examples: a bootstrap over so few gives intervals that are too narrow"
+    return [few] if n < FEW_GROUPS else []
+
+
 def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
     """Share of correct answers, averaged over seeds, with a bootstrap interval clustered on groups.
 
