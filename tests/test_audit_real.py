@@ -51,9 +51,9 @@ def test_a_healthy_run_does_not_fail(healthy, backend):
 
 
 def test_a_search_that_collapses_fails(backend, shared_data, tmp_path):
-    """Without calibration the bundled model calls every film review negative."""
-    flags = {"data": str(shared_data / "movie_review_sentiment.jsonl"), "task": "sentiment", "search": "bootstrap"}
-    done = run(build_config(flags={**flags, "limit": 24}), tmp_path / "run", backend=backend)
+    """Without calibration the bundled model ends in one label for all film reviews."""
+    flags = {"data": str(shared_data / "movie_review_sentiment.jsonl"), "task": "sentiment", "search": "icm"}
+    done = run(build_config(flags={**flags, "limit": 32}), tmp_path / "run", backend=backend)
     balance = checks(audit(done, backend=backend, orders=2))["class balance"]
     assert balance.verdict == "failed"
     assert balance.figures["largest_share"] == 1.0
