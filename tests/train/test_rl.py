@@ -205,6 +205,28 @@ REWARD = "import numpy\ndef letters(p, r):\n    return numpy.array([sum(c.isalph
 
 
 @pytest.mark.slow
+def test_a_launcher_trains_with_all_of_its_processes(tiny, prompts, tmp_path):
+    (tmp_path / "rewards.py").write_text(REWARD)
+    settings = ["steps=2", "batch_size=4", "gradient_accumulation=1", "group_size=4", "max_new_tokens=6"]
+    settings += ["eval_prompts=2", "test_prompts=4", "eval_samples=2", "eval_steps=1"]
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    words = ["train", "rl", prompts, "--reward", "rewards:letters", "--model", str(tiny), "-o", str(tmp_path / "rl")]
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, "-m", "elicitor", *words, *(x for text in settings for x in ("--set", text))],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rollouts = [json.loads(line) for line in (tmp_path / "rl" / "rollouts.jsonl").read_text().splitlines()]
+    # Two processes draw four responses each, to two prompts together.
+    assert [row["step"] for row in rollouts] == [0] * 8 + [1] * 8
+    assert [len({row["prompt"] for row in rollouts if row["step"] == step}) for step in (0, 1)] == [2, 2]
+
+
+@pytest.mark.slow
 def test_the_real_command_killed_at_random(tiny, prompts, tmp_path):
     (tmp_path / "rewards.py").write_text(REWARD)
     settings = ["steps=6", "batch_size=4", "gradient_accumulation=1", "group_size=4", "max_new_tokens=6"]

@@ -149,14 +149,20 @@ def test_an_example_that_does_not_fit_is_refused_before_training(review_files, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_training_can_be_launched_by_accelerate(processes, run, tiny_model, tmp_path):
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-    accelerate += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "elicitor"]
+@pytest.mark.parametrize(
+    ("launcher", "processes"),
+    [
+        (("accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"), 1),
+        # accelerate starts several processes without a GPU only through MPI
+        (("torch.distributed.run", "--standalone", "--nproc-per-node", "2"), 2),
+    ],
+)
+def test_a_launcher_trains_with_all_of_its_processes(launcher, processes, run, tiny_model, tmp_path):
     options = ["train", "sft", str(run.path), "--model", str(tiny_model), "-o", str(tmp_path / "out"), "--epochs", "2"]
     options += ["--set", "batch_size=4", "--set", "lora_r=4", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    done = subprocess.run([*accelerate, *options], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *launcher, "-m", "elicitor", *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["steps"] == 12 // processes
     labelled, _ = labelled_run(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
 
@@ -144,6 +145,18 @@ def training_arguments(settings: TrainSettings, folder: Path, *, steps: int) -> 
         "report_to": [name.strip() for name in settings.report_to.split(",")],
         "disable_tqdm": True,
     }
+
+
+def process_state(settings: TrainSettings) -> PartialState:
+    """The processes that train together, as a launcher started them.
+
+    Asked for before anything else of accelerate: the first one to ask decides for the process, and accelerate takes processes
+    without a GPU for single ones unless told.
+
+    Args:
+        settings: The training's settings.
+    """
+    return PartialState(cpu=choose_device(settings.device).type == "cpu")
 
 
 class StepCallback(TrainerCallback):  # type: ignore[misc]

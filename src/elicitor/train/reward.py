@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from elicitor.backends.base import OnPart, OnStage, Progress
 from elicitor.errors import DataError
 from elicitor.labelling import task_of
@@ -25,7 +23,7 @@ from elicitor.manifest import package_versions
 from elicitor.runs import has_run, load_run_config
 from elicitor.tasks import Task, load_task
 from elicitor.train.folder import finish, is_finished, is_main_process, read_result, training_folder
-from elicitor.train.lora import OnTrainStep
+from elicitor.train.lora import OnTrainStep, process_state
 from elicitor.train.pairs import Labelled, LabelSource, Pair, iter_pairs, labelled_pairs
 from elicitor.train.relabel import preferences as relabelled_preferences
 from elicitor.train.relabel import relabel, summarize
@@ -156,7 +154,7 @@ def train_reward(
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
     }
     started = time.monotonic()
-    state = PartialState()
+    state = process_state(settings)
     with training_folder(folder, made_from, resume=resume):
         state.wait_for_everyone()
         if is_finished(folder):

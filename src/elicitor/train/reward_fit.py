@@ -19,7 +19,7 @@ from trl import RewardConfig, RewardTrainer
 
 from elicitor.backends.base import OnStage, Progress
 from elicitor.errors import DataError
-from elicitor.train.folder import CHECKPOINTS, is_main_process, last_checkpoint
+from elicitor.train.folder import CHECKPOINTS, is_main_process, last_checkpoint, processes
 from elicitor.train.head_start import MAX_PAIRS, fit_head, pooled_states
 from elicitor.train.lora import OnTrainStep, StepCallback, lora_config, make_trainer, train, training_arguments
 from elicitor.train.pairs import Preference
@@ -209,7 +209,7 @@ def start_head(base: BaseModel, dataset: Dataset, *, l2: float, seed: int, on_pr
 
 def optimizer_steps(settings: RewardSettings, pairs: int) -> int:
     """Steps of a training on so many pairs."""
-    each = settings.batch_size * settings.gradient_accumulation * int(PartialState().num_processes)
+    each = settings.batch_size * settings.gradient_accumulation * processes()
     return math.ceil(pairs / each) * settings.epochs
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from datasets import Dataset
 from numpy.typing import NDArray
 from peft import set_peft_model_state_dict
@@ -44,6 +43,7 @@ from elicitor.train.lora import (
     load_for_training,
     lora_config,
     make_trainer,
+    process_state,
     train,
     training_arguments,
 )
@@ -150,7 +150,7 @@ def train_rl(
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
     }
     started = time.monotonic()
-    state = PartialState()
+    state = process_state(settings)
     with training_folder(folder, _hashed(made_from), resume=resume):
         state.wait_for_everyone()
         if is_finished(folder):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
@@ -33,7 +33,7 @@ class Judge:
 
     Args:
         reward: Gives the rewards.
-        log: Keeps the rollouts of the first process.
+        log: Keeps the rollouts of all processes.
     """
 
     __name__ = "reward"
@@ -48,11 +48,11 @@ class Judge:
         """Rewards of completions to the prompts of column ``text``."""
         said = [first_turn(c) if isinstance(c, str) else str(c[-1]["content"]).strip() for c in completions]
         rewards = checked(self._reward(text, said), len(said)).tolist()
+        rows = [{"prompt": p, "response": r, "reward": value} for p, r, value in zip(text, said, rewards, strict=True)]
+        if PartialState().num_processes > 1:
+            rows = gather_object(rows)
         if is_main_process():
-            rows = zip(text, said, rewards, strict=True)
-            self._log.add_rollouts(
-                trainer_state.global_step, [{"prompt": p, "response": r, "reward": value} for p, r, value in rows]
-            )
+            self._log.add_rollouts(trainer_state.global_step, rows)
         return [float(value) for value in rewards]
 
 

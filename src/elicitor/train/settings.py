@@ -95,6 +95,5 @@ def build_settings(
             raise ConfigError(
                 f"unknown training setting {key!r}", fix=f"use one of {', '.join(kind.model_fields)}"
             ) from error
-        raise ConfigError(
-            f"training setting {key!r} got {first.get('input')!r}: {first['msg']}", fix="see docs/training.md"
-        ) from error
+        got = f"training setting {key!r} got {first['input']!r}" if key else "training settings"
+        raise ConfigError(f"{got}: {first['msg']}", fix="see docs/training.md") from error
