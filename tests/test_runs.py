@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -112,10 +113,13 @@ def test_broken_files_are_named(tmp_path):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.sets(st.integers(0, 20)))
+@given(st.lists(st.integers(0, 20)))
 def test_finished_batches_are_remembered_in_whatever_order_they_finish(tmp_path_factory, done):
     with RunFolder.create(tmp_path_factory.mktemp("x") / "run", CONFIG, MANIFEST) as folder:
         for batch in done:
             folder.finish_batch(batch, events=[{"batch": batch}], labels=[], metrics={})
-        assert folder.checkpoint().done == tuple(sorted(done))
-        assert folder.checkpoint().left(21) == sorted(set(range(21)) - done)
+        rows = folder.checkpoint().done
+        assert [batch for first, last in rows for batch in range(first, last + 1)] == sorted(set(done))
+        assert all(second[0] > first[1] + 1 for first, second in pairwise(rows))
+        for batches in (21, 10):
+            assert folder.checkpoint().left(batches) == sorted(set(range(batches)) - set(done))

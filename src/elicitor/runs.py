@@ -99,7 +99,8 @@ class Checkpoint:
     """Where a run stands; batches may finish in any order.
 
     Attributes:
-        done: Finished batches, ascending.
+        done: Finished batches as (first, last) of each unbroken row of them, ascending: what is written after every step must
+            not grow with the run.
         batch: Batch that was begun and is not finished, if there is one.
         state: Its search's state as JSON values, or None before the batch has begun.
         rng: State of its generator.
@@ -107,7 +108,7 @@ class Checkpoint:
         event_bytes: Length of ``events.jsonl`` that belongs to this state.
     """
 
-    done: tuple[int, ...] = ()
+    done: tuple[tuple[int, int], ...] = ()
     batch: int | None = None
     state: dict[str, Any] | None = None
     rng: dict[str, Any] | None = None
@@ -116,7 +117,27 @@ class Checkpoint:
 
     def left(self, batches: int) -> list[int]:
         """Batches that are not finished, of so many."""
-        return sorted(set(range(batches)).difference(self.done))
+        left: list[int] = []
+        begin = 0
+        for first, last in (*self.done, (batches, batches)):
+            left.extend(range(begin, min(first, batches)))
+            begin = last + 1
+        return left
+
+    def with_done(self, batch: int) -> Checkpoint:
+        """After a batch has finished; if it is the one that was begun, none is begun now."""
+        before = [pair for pair in self.done if pair[1] < batch]
+        after = [pair for pair in self.done if pair[0] > batch]
+        first = last = batch
+        for low, high in self.done:
+            if low <= batch <= high:
+                first, last = low, high
+        if before and before[-1][1] == first - 1:
+            first = before.pop()[0]
+        if after and after[0][0] == last + 1:
+            last = after.pop(0)[1]
+        done = (*before, (first, last), *after)
+        return Checkpoint(done) if self.batch == batch else replace(self, done=done)
 
 
 class RunFolder:
@@ -235,8 +256,7 @@ class RunFolder:
         events = self.path / EVENTS
         length = events.stat().st_size if events.exists() else 0
         # One line: it is rewritten after every step and read by nobody but `resume`.
-        values = asdict(replace(checkpoint, event_bytes=length)) | {"done": _ranges(checkpoint.done)}
-        write_atomic(self.path / CHECKPOINT, _line(values))
+        write_atomic(self.path / CHECKPOINT, _line(asdict(replace(checkpoint, event_bytes=length))))
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
@@ -244,9 +264,7 @@ class RunFolder:
         if not path.exists():
             return Checkpoint()
         values = read_json(path)
-        return Checkpoint(
-            **{**values, "done": tuple(k for first, last in values["done"] for k in range(first, last + 1))}
-        )
+        return Checkpoint(**{**values, "done": tuple((first, last) for first, last in values["done"])})
 
     def finish_batch(
         self,
@@ -267,9 +285,7 @@ class RunFolder:
         self.append(events)
         write_rows(self.batch_labels(batch), labels)
         write_json(self.batch_metrics(batch), metrics)
-        before = self.checkpoint()
-        done = tuple(sorted({*before.done, batch}))
-        self.save(Checkpoint(done) if before.batch == batch else replace(before, done=done))
+        self.save(self.checkpoint().with_done(batch))
 
     def batch_labels(self, batch: int) -> Path:
         """File that keeps the labels of one finished batch until all are done."""
@@ -346,17 +362,6 @@ def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or start a new run in another --output-dir",
             )
-
-
-def _ranges(numbers: Iterable[int]) -> list[list[int]]:
-    """Ascending numbers as pairs of a first and a last one: what is written after every step must not grow with the run."""
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ranges
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -213,7 +213,7 @@ def _hold(passes: Sequence[Pass], cache: PrefixCache | None, on_progress: Progre
             on_progress(len(item.tokens))
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8192)
 def _agrees(segment: TokenIds, candidates: tuple[TokenIds, ...], concept: Concept) -> bool | None:
     """Whether a demonstration's label is the concept's; None for a segment that is no demonstration."""
     text = bytes(segment)
