@@ -7,6 +7,7 @@ run folder, so it makes no difference in which process, or on which machine, a b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
 from elicitor.search import finish, make_search
 from elicitor.search.events import AnyEvent
+from elicitor.search.scalable import Tuned
 from elicitor.search.state import SearchState
 from elicitor.tasks import Task
 
@@ -146,7 +148,7 @@ def search_batch(
     backend.forget()
     meter = meter_from_json(job.begun.meter)
     problem = job.problem(backend, meter=meter, on_progress=on_progress)
-    search = make_search(job.config, batch=job.batch)
+    search = make_search(job.config, batch=job.batch, tune=lambda labels: _tuned(job, labels, on_progress))
     rng = job.generator()
 
     def step_of(state: SearchState, events: list[AnyEvent]) -> BatchStep:
@@ -179,6 +181,13 @@ def search_batch(
         },
         run=job.run,
     )
+
+
+def _tuned(job: BatchJob, labels: Mapping[int, int], on_progress: Progress | None) -> AbstractContextManager[Tuned]:
+    # Only one search trains, and what trains takes seconds to import.
+    from elicitor.train.fine_tuned import fine_tuned
+
+    return fine_tuned(job, labels, on_progress=on_progress)
 
 
 def meter_from_json(values: Mapping[str, Any] | None) -> Meter:

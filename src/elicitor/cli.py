@@ -49,7 +49,7 @@ def label_command(
             help="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, adapter:FOLDER, fake or a folder."
         ),
     ] = None,
-    search: Annotated[str | None, typer.Option(help="icm, gibbs or bootstrap.")] = None,
+    search: Annotated[str | None, typer.Option(help="icm, gibbs, bootstrap or scalable.")] = None,
     plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of mutual predictability.")] = None,

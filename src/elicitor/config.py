@@ -125,11 +125,26 @@ class GibbsConfig(StartConfig):
         return self
 
 
+class ScalableConfig(_Settings):
+    """Fine-tuning on some folds to relabel another (Wen et al. 2025, version 2, algorithms 3 and 4)."""
+
+    folds: int = Field(4, ge=2, description="folds of whole groups; each is relabelled by a model tuned on the others")
+    rounds: int = Field(1, ge=1, description="passes over all folds at most; it stops before when no label changes")
+    start: Literal["zero_shot", "random"] = Field("zero_shot", description="labels before the first round")
+    start_labels: str | None = Field(
+        None, description="file of ids and labels that examples start with instead, such as another run's labels.jsonl"
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings of each training, as of 'elicitor train sft'; e.g. scalable.train.epochs=3",
+    )
+
+
 class RemoteConfig(_Settings):
     """A model behind an HTTP server; see docs/models.md."""
 
     tokenizer: str | None = Field(
-        None, description="hub name or folder of the model's tokenizer; none: the server's /tokenize"
+        None, description="hub name or folder of the model's tokenizer, or gguf:FILE; none: the server's /tokenize"
     )
     prompts: Literal["auto", "tokens", "text"] = Field(
         "auto", description="how prompts are sent: as token ids, as text, or as ids where the server takes them"
@@ -222,7 +237,7 @@ class RunConfig(_Settings):
     model: str = Field(
         "bundled", description="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder"
     )
-    search: Literal["icm", "gibbs", "bootstrap"] = Field("icm", description="search algorithm")
+    search: Literal["icm", "gibbs", "bootstrap", "scalable"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
@@ -235,6 +250,7 @@ class RunConfig(_Settings):
     icm: IcmConfig = IcmConfig()
     gibbs: GibbsConfig = GibbsConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
+    scalable: ScalableConfig = ScalableConfig()
     backend: BackendConfig = BackendConfig()
 
     def to_yaml(self) -> str:

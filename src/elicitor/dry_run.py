@@ -10,7 +10,7 @@ import numpy as np
 
 from elicitor.backends.base import Prompt, RemoteBackend
 from elicitor.backends.trie import token_cost, unshared_tokens
-from elicitor.config import BootstrapConfig, GibbsConfig
+from elicitor.config import BootstrapConfig, GibbsConfig, RunConfig, ScalableConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
@@ -19,6 +19,9 @@ from elicitor.search.gibbs import block_contexts, deal_blocks
 
 _GRID = 10
 """Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""
+
+_TRAINED = 3
+"""Forward passes that take as long as training on the same tokens: one forward, and backward about two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class DryRun:
         evaluations: (least, most) evaluations of U(D): least if every first label is accepted and none changes later,
             most if every further step changes one.
         prompts: (least, most) queries.
-        tokens: (least, most) prompt tokens computed, each shared prefix once.
+        tokens: (least, most) prompt tokens computed, each shared prefix once, and tokens trained on, each time.
         tokens_sent: (least, most) prompt tokens of all queries, shared prefixes counted again: what a hosted model bills, less
             its discount for what its prefix cache held.
         price: (least, most) price of ``tokens_sent``; None where no price is known.
@@ -64,9 +67,13 @@ def estimate(workload: Workload) -> DryRun:
     """
     rng = np.random.default_rng(workload.config.seed)
     totals = np.zeros((4, 2), dtype=np.int64)
+    trained = np.zeros(2, dtype=np.int64)
     for batch in range(len(workload.batches)):
         problem = workload.problem(batch, meter=Meter())
         totals += _bounds(workload, problem, rng=rng)
+        if workload.config.search == "scalable":
+            trained += training_tokens(problem, workload.config)
+    totals[2:] += trained
     evaluations, prompts, tokens, sent = ((least, most) for least, most in totals.tolist())
     backend = workload.backend
     price = backend.price_per_million if isinstance(backend, RemoteBackend) else None
@@ -82,7 +89,7 @@ def estimate(workload: Workload) -> DryRun:
         tokens_sent=sent,
         price=None if price is None else (sent[0] * price / 1e6, sent[1] * price / 1e6),
         tokens_per_second=rate,
-        seconds=None if rate is None else (tokens[0] / rate, tokens[1] / rate),
+        seconds=None if rate is None else tuple((totals[2] + (_TRAINED - 1) * trained) / rate),
         rendered_prompts=_render_two(workload.problem(0, meter=Meter())),
     )
 
@@ -94,6 +101,8 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
         return bootstrap_bounds(problem, workload.config.bootstrap, rng=rng)
     if workload.config.search == "gibbs":
         return gibbs_bounds(problem, workload.config.gibbs, rng=rng)
+    if workload.config.search == "scalable":
+        return scalable_bounds(problem, workload.config.scalable)
     seeds = min(workload.config.icm.num_seed_examples, n)
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
@@ -167,6 +176,34 @@ def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Genera
     sweeps = np.asarray([config.burn_in + 1, config.sweeps])
     prompts = len(asked) + seeds + n * (sweeps + 1)
     return np.stack([[2, 2], prompts, *(once[:, None] + np.outer(later, sweeps - 1))])
+
+
+def scalable_bounds(problem: Problem, config: ScalableConfig) -> np.ndarray:
+    """Least and most that fold-wise relabelling asks, its trainings apart: it may end with the first round.
+
+    Args:
+        problem: What it would label.
+        config: Its settings.
+
+    Returns:
+        Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
+    """
+    n = len(problem.dataset)
+    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(n)])
+    passes = np.asarray([1, config.rounds]) + (config.start == "zero_shot")
+    return np.stack([[0, 0], n * passes, *np.outer(once, passes)])
+
+
+def training_tokens(problem: Problem, config: RunConfig) -> np.ndarray:
+    """Least and most tokens that fold-wise relabelling trains on, each as often as it is seen; shape (2,)."""
+    from elicitor.train.fine_tuned import scalable_settings
+
+    n = len(problem.dataset)
+    rows = sum(len(problem.encoder.query(i)) for i in range(n))
+    rows += n * (len(problem.encoder.start) + problem.encoder.longest_candidate)
+    # Of F folds each is left out once, so all are seen F - 1 times.
+    seen = min(config.scalable.folds, len(problem.dataset.groups())) - 1
+    return np.asarray([1, config.scalable.rounds]) * rows * seen * scalable_settings(config).epochs
 
 
 def _sweep_tokens(

@@ -102,8 +102,10 @@ class Inputs:
     start_labels: Mapping[str, int]
 
     def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
-        """Which examples are searched together; see `elicitor.batching.fit_batches`."""
+        """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`."""
         config = self.config
+        if config.search == "scalable":
+            return (tuple(range(len(self.dataset))),)
         return fit_batches(
             self.dataset,
             sizes,
@@ -204,6 +206,10 @@ def read_inputs(config: RunConfig) -> Inputs:
         ElicitorError: If settings, data or task cannot be used.
     """
     config = config.model_copy(update={"task": resolve_task(config.task)})
+    if config.search == "scalable":
+        from elicitor.train.fine_tuned import scalable_settings
+
+        scalable_settings(config)
     task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
     prior = config.objective.class_prior
@@ -238,7 +244,8 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
 
 def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
     """Labels that the settings give the search to start with, by example id; other ids are refused."""
-    file = (config.gibbs if config.search == "gibbs" else config.icm).start_labels
+    named = {"gibbs": config.gibbs.start_labels, "scalable": config.scalable.start_labels}
+    file = named.get(config.search, config.icm.start_labels)
     if file is None:
         return {}
     known = {example.id for example in dataset.examples}

@@ -103,7 +103,7 @@ def load_tokenizer(
         client: Sends the requests.
         root: The server's address, without ``/v1``.
         model: Model name on the server.
-        name: Hub name or folder; None for the server's own.
+        name: Hub name, folder, ``gguf:FILE`` or ``bundled``; None for the server's own.
         trust_remote_code: Run Python code that the tokenizer's repository carries.
 
     Returns:
@@ -149,9 +149,13 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
         raise BackendError(
             f"backend.remote.tokenizer needs {error.name}", fix="pip install 'elicitor[hf,openai]'"
         ) from error
+    from elicitor.models import locate
+
+    # A hub name or a folder is taken as it is; what has a form of its own, such as gguf:FILE, is found as a model would be.
+    place = locate(name).files(dtype="float32")[0] if name == "bundled" or ":" in name else name
     try:
         with quiet():
-            return HfTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code))
+            return HfTokenizer(AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
     except (OSError, ValueError, ImportError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BackendError(f"tokenizer {name!r} could not be loaded: {reason}", fix="check its name") from error

@@ -14,6 +14,7 @@ from elicitor.search.events import AnyEvent, Event
 from elicitor.search.gibbs import Gibbs
 from elicitor.search.icm import Icm
 from elicitor.search.repair import most_confident
+from elicitor.search.scalable import Scalable, Tune
 from elicitor.search.state import SearchState, relabelling_event
 
 
@@ -35,8 +36,8 @@ class Search(Protocol):
         ...
 
 
-def make_search(config: RunConfig, *, batch: int) -> Search:
-    """The search that the settings name."""
+def make_search(config: RunConfig, *, batch: int, tune: Tune) -> Search:
+    """The search that the settings name; ``tune`` fine-tunes the model, for a search that does."""
     match config.search:
         case "icm":
             return Icm(config.icm, batch)
@@ -44,6 +45,8 @@ def make_search(config: RunConfig, *, batch: int) -> Search:
             return Gibbs(config.gibbs, batch)
         case "bootstrap":
             return Bootstrap(config.bootstrap, batch)
+        case "scalable":
+            return Scalable(config.scalable, tune, batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class FoundLabel:
         id: Example id.
         label: Label name.
         confidence: Probability of the label over the label set, given every other labelled example, in [0, 1]; under `gibbs`
-            the share of votes for it.
+            the share of votes for it, under `scalable` given the model tuned on the other folds.
         log_odds: Log-odds of the label against all others, in nats.
         group_id: Group of the example.
         filled: True if the search ended without a label and it was given by argmax in the final context.
@@ -106,7 +109,7 @@ def finish(
         label = state.assignment[position]
         assert label is not None  # every position was either searched or filled above
         row = log_probs[position]
-        votes = state.sweep.votes[position] if state.sweep else None
+        votes = state.sweep.votes[position] if state.sweep and state.sweep.votes else None
         found.append(
             FoundLabel(
                 id=example.id,

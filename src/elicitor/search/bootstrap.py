@@ -14,8 +14,9 @@ import numpy as np
 
 from elicitor.config import BootstrapConfig
 from elicitor.data import Assignment
-from elicitor.objective import Array, Problem, batch_offset, normalize
+from elicitor.objective import Array, Problem, normalize
 from elicitor.search.events import AnyEvent, Event
+from elicitor.search.first_labels import label_everything
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
 
@@ -43,19 +44,9 @@ class Bootstrap:
             The first state and the event that describes it.
         """
         spent = problem.meter.cost
-        n = len(problem.dataset)
-        n_labels = len(problem.dataset.label_space)
-        empty = Assignment.empty(n)
-        if self.config.start == "zero_shot":
-            log_probs = problem.predict(range(n), empty, rng=rng)
-            if problem.objective.calibration == "batch":
-                log_probs = normalize(log_probs - batch_offset(log_probs, problem.objective.class_prior))
-        else:
-            # One label far above the rest, by lot: the repair then bends as few of the drawn labels as logic demands.
-            drawn = rng.permutation(np.arange(n) % n_labels)
-            log_probs = normalize(10.0 * np.eye(n_labels)[drawn])
-        rows = dict(enumerate(log_probs))
-        assignment = self._surest(most_confident(problem.constraints, empty, rows), rows)
+        empty = Assignment.empty(len(problem.dataset))
+        labelled, log_probs = label_everything(problem, self.config.start, rng=rng)
+        assignment = self._surest(labelled, dict(enumerate(log_probs)))
         state = SearchState(assignment=assignment, utility=problem.utility(assignment, rng=rng))
         return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from elicitor.config import StartConfig
 from elicitor.data import Assignment
-from elicitor.objective import Problem, normalize
+from elicitor.objective import Array, Problem, batch_offset, normalize
+from elicitor.search.repair import most_confident
 
 
 def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Generator) -> dict[int, int]:
@@ -32,3 +35,31 @@ def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Genera
         log_probs = problem.predict(seeds, Assignment.empty(len(problem.dataset)), rng=rng)
         labels = normalize(log_probs - problem.offset(log_probs)).argmax(axis=1)
     return {i: int(y) for i, y in zip(seeds, labels, strict=True)}
+
+
+def label_everything(
+    problem: Problem, start: Literal["zero_shot", "random"], *, rng: np.random.Generator
+) -> tuple[Assignment, Array]:
+    """Label every example zero-shot or at random, consistent within each group.
+
+    Args:
+        problem: What to label.
+        start: Where the labels come from.
+        rng: Draws labels.
+
+    Returns:
+        The labels, and the distributions that they are read from, shape (examples, labels), calibrated and normalised;
+        those of random labels say no more than which one was drawn.
+    """
+    n = len(problem.dataset)
+    n_labels = len(problem.dataset.label_space)
+    empty = Assignment.empty(n)
+    if start == "zero_shot":
+        log_probs = problem.predict(range(n), empty, rng=rng)
+        if problem.objective.calibration == "batch":
+            log_probs = normalize(log_probs - batch_offset(log_probs, problem.objective.class_prior))
+    else:
+        # One label far above the rest, by lot: the repair then bends as few of the drawn labels as logic demands.
+        drawn = rng.permutation(np.arange(n) % n_labels)
+        log_probs = normalize(10.0 * np.eye(n_labels)[drawn])
+    return most_confident(problem.constraints, empty, dict(enumerate(log_probs))), log_probs

@@ -17,13 +17,13 @@ from elicitor.search.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Where `gibbs` stands between two blocks.
+    """Where a search that goes block by block stands between two of them.
 
     Attributes:
         number: Sweep in work, from 1.
         blocks: Positions of the blocks that are left of it, each whole groups.
         changed: Whether a label has changed in this sweep.
-        votes: How often each label was held at the end of a sweep that votes, by position.
+        votes: Under `gibbs`, how often each label was held at the end of a sweep that votes, by position.
     """
 
     number: int
@@ -38,14 +38,14 @@ class SearchState:
 
     Attributes:
         assignment: Labels held.
-        utility: U of ``assignment``, as evaluated when it was accepted; under `gibbs` put together from each example's last
-            reading until the search is over.
+        utility: U of ``assignment``, as evaluated when it was accepted; under `gibbs`, until the search is over, and
+            `scalable` put together from each example's last reading.
         iteration: Iterations (or rounds) done.
         unchanged: Iterations since a label last changed.
         verdicts: Newest outcomes of first labels: whether each proposal for an unlabelled example was accepted.
         warned: Whether stalled growth has been reported.
         finished: Why the search is over, or None while it goes on.
-        sweep: Further state of `gibbs`.
+        sweep: Further state of `gibbs` and `scalable`.
     """
 
     assignment: Assignment
