@@ -61,6 +61,9 @@ def label_command(
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost and two prompts, write nothing.")] = False,
+    report_to: Annotated[
+        str | None, typer.Option(help="Trackers of the search: trackio, tensorboard, wandb; or none.")
+    ] = None,
     ray: cli_ray.Address = None,
     ray_workers: cli_ray.Workers = None,
     ray_cpus: cli_ray.Cpus = 1.0,
@@ -83,6 +86,7 @@ def label_command(
         "seed": seed,
         "limit": limit,
         "batch_size": batch_size,
+        "report_to": report_to,
         "backend.remote.price_per_million": price_per_million,
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)

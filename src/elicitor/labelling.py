@@ -39,6 +39,7 @@ from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
 from elicitor.tasks import Task, load_task, resolve_task
+from elicitor.tracking import tracked, tracker_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ def read_inputs(config: RunConfig) -> Inputs:
         from elicitor.train.fine_tuned import scalable_settings
 
         scalable_settings(config)
+    tracker_names(config.report_to)
     task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
     prior = config.objective.class_prior
@@ -289,12 +291,16 @@ def run(
         refuse_used(output_dir)
     workload = prepare(config, backend=backend, on_stage=on_stage)
     inputs, batches = workload.inputs, workload.batches
-    with open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder:
+    with (
+        open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder,
+        tracked(config, output_dir) as track,
+    ):
+        observers = [tell for tell in (observer, track) if tell]
         if on_stage:
             on_stage(f"searching, {len(inputs.dataset)} examples in {len(batches)} batches")
         for batch in folder.checkpoint().left(len(batches)):
             job = inputs.job(batch, batches[batch], checkpoint=folder.checkpoint())
-            keep_result(folder, _search_here(job, folder, workload, observer=observer, on_progress=on_progress))
+            keep_result(folder, _search_here(job, folder, workload, observers=observers, on_progress=on_progress))
         return conclude(folder, inputs, batches)
 
 
@@ -360,24 +366,29 @@ def load_run(path: Path) -> Run:
 
 
 def _search_here(
-    job: BatchJob, folder: RunFolder, workload: Workload, *, observer: Observer | None, on_progress: Progress | None
+    job: BatchJob,
+    folder: RunFolder,
+    workload: Workload,
+    *,
+    observers: Sequence[Observer],
+    on_progress: Progress | None,
 ) -> BatchResult:
     """Search one batch in this process, saving after each step."""
     finished = folder.checkpoint().done
 
     def tell(step: BatchStep) -> None:
-        if observer:
-            observer(
-                Step(
-                    events=step.events,
-                    state=step.state,
-                    budget=step.budget,
-                    batch=job.batch,
-                    n_batches=len(workload.batches),
-                    n_examples=len(job.dataset),
-                    meter=meter_from_json(step.moment.meter),
-                )
+        if observers:
+            told = Step(
+                events=step.events,
+                state=step.state,
+                budget=step.budget,
+                batch=job.batch,
+                n_batches=len(workload.batches),
+                n_examples=len(job.dataset),
+                meter=meter_from_json(step.moment.meter),
             )
+            for observer in observers:
+                observer(told)
 
     def keep(step: BatchStep) -> None:
         folder.append(event.to_json() for event in step.events)

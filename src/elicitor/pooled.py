@@ -17,8 +17,10 @@ from elicitor.batching import Batches
 from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
 from elicitor.distributed import WorkerPool
+from elicitor.errors import ConfigError
 from elicitor.labelling import Inputs, Run, conclude, keep_result, open_folder, read_inputs
 from elicitor.runs import RunFolder, refuse_used
+from elicitor.tracking import tracker_names
 
 
 def run_on_pool(
@@ -46,8 +48,13 @@ def run_on_pool(
     Raises:
         ElicitorError: If settings, data, task or model cannot be used, or a batch is lost too often.
     """
-    if not resume:
-        for _, output_dir in runs:
+    for config, output_dir in runs:
+        if tracker_names(config.report_to):
+            raise ConfigError(
+                "trackers follow the steps of a search, and workers tell of whole batches only",
+                fix="leave out --report-to or --ray",
+            )
+        if not resume:
             refuse_used(output_dir)
     with ExitStack() as locks:
         opened: list[tuple[Inputs, Batches, RunFolder]] = []

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -167,3 +168,19 @@ def test_a_launcher_trains_with_all_of_its_processes(launcher, processes, run, t
     assert json.loads(done.stdout)["steps"] == 12 // processes
     labelled, _ = labelled_run(run)
     assert zero_shot(f"adapter:{tmp_path / 'out'}", labelled).shape == (24, 2)
+
+
+def test_trackers_outlive_the_checkpoints_and_keep_standard_output_clean(run, tiny_model, tmp_path):
+    for name in ("trackio", "tensorboardX"):
+        pytest.importorskip(name)
+    options = ["train", "sft", str(run.path), "--model", str(tiny_model), "-o", str(tmp_path / "out"), "--epochs", "1"]
+    options += ["--report-to", "trackio,tensorboard", "--set", "batch_size=8", "--json"]
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "elicitor", *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["steps"] == 3
+    assert list((tmp_path / "out" / "tensorboard").glob("events.out.tfevents.*"))
+    with sqlite3.connect(tmp_path / "trackio" / "elicitor.db") as store:
+        rows = store.execute("SELECT run_name, metrics FROM metrics").fetchall()
+    assert {name for name, _ in rows} == {"out"}
+    assert any("loss" in key for _, metrics in rows for key in json.loads(metrics))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +14,15 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.errors import BackendError, ConfigError
 from elicitor.models import locate
 from elicitor.runs import write_json
+from elicitor.tracking import TENSORBOARD, project, tracker_names
 from elicitor.train.folder import CHECKPOINTS, adopt, is_main_process
 from elicitor.train.settings import TrainSettings
 
@@ -142,7 +147,9 @@ def training_arguments(settings: TrainSettings, folder: Path, *, steps: int) -> 
         "save_steps": settings.checkpoint_steps or max(1, math.ceil(steps / 10)),
         "save_total_limit": 1,
         "logging_steps": max(1, min(10, steps // 20)),
-        "report_to": [name.strip() for name in settings.report_to.split(",")],
+        "report_to": tracker_names(settings.report_to),
+        "project": project("trackio"),
+        "run_name": folder.name,
         "disable_tqdm": True,
     }
 
@@ -197,7 +204,8 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
         BackendError: If the loss is not finite at the end.
     """
     trainer.remove_callback(PrinterCallback)
-    with quiet():
+    # Trackers print to standard output, which is kept for results.
+    with quiet(), contextlib.redirect_stdout(sys.stderr):
         output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(loss) for loss in losses):
@@ -249,7 +257,7 @@ def make_trainer(trainer_type: Callable[..., Any], **arguments: Any) -> Any:
     """
     try:
         with quiet():
-            return trainer_type(**arguments)
+            made = trainer_type(**arguments)
     except (ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:300]
         if "DataParallel" in reason:
@@ -258,3 +266,11 @@ def make_trainer(trainer_type: Callable[..., Any], **arguments: Any) -> Any:
                 fix="start with 'accelerate launch -m elicitor ...', or set CUDA_VISIBLE_DEVICES to one of them",
             ) from error
         raise ConfigError(f"TRL refuses this training: {reason}", fix="change the setting it names") from error
+    if isinstance(made, Trainer):
+        for callback in made.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+                # Its own choice is a folder among the checkpoints, which are removed at the end.
+                callback.logging_dir = str(Path(made.args.output_dir).parent / TENSORBOARD)
+            if isinstance(callback, WandbCallback):
+                os.environ.setdefault("WANDB_PROJECT", project("wandb"))
+    return made
