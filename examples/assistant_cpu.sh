@@ -61,7 +61,6 @@ elicitor train rl "$out/prompts.jsonl" --reward "$out/rm-found" --model "$MODEL"
   --set eval_prompts=8 --set test_prompts=32
 
 echo "== 5. win rate against the start, on the test pairs' prompts, judged by three"
-for judge in "$out/rm-found" "$out/rm-golden" "$MODEL"; do
-  elicitor eval winrate "adapter:$out/policy" "$MODEL" --prompts "$out/test.jsonl" --judge "$judge" --limit 50 \
-    --max-new-tokens 48 --seed "$SEED" --dtype "$DTYPE"
-done
+elicitor eval winrate "adapter:$out/policy" "$MODEL" --prompts "$out/test.jsonl" -o "$out/winrate" --resume \
+  --judge "$out/rm-found" --judge "$out/rm-golden" --judge "$MODEL" --limit 50 --max-new-tokens 48 --seed "$SEED" \
+  --dtype "$DTYPE"

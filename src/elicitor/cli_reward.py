@@ -162,7 +162,10 @@ def eval_winrate_command(
     first: Annotated[str, typer.Argument(help="Model name of the first policy, such as adapter:runs/rl.")],
     second: Annotated[str, typer.Argument(help="Model name of the second policy.")],
     prompts: Annotated[str, typer.Option(help="Prompts: a file, or hf:NAME@SPLIT.")],
-    judge: Annotated[str, typer.Option(help="Folder of a reward model, or a model name.")],
+    judge: Annotated[list[str], typer.Option(help="Folder of a reward model, or a model name; may be repeated.")],
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Folder that keeps responses and verdicts.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Duels on each prompt.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of a response at most.")] = 128,
     max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are left out.")] = 512,
@@ -171,11 +174,14 @@ def eval_winrate_command(
     seed: Annotated[int, typer.Option(help="Seed of draws and bootstrap.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Let two policies answer the same prompts and a third model judge them pairwise, in both orders."""
+    """Let two policies answer the same prompts and others judge them pairwise, in both orders."""
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    if resume and output_dir is None:
+        raise ConfigError("--resume needs --output-dir", fix="name the folder to go on with")
     from elicitor import console_reward, progress_reward
 
     progress_reward.need_training()
@@ -183,7 +189,9 @@ def eval_winrate_command(
         first,
         second,
         prompts,
-        judge=judge,
+        judges=judge,
+        output_dir=output_dir,
+        resume=resume,
         samples=samples,
         max_new_tokens=max_new_tokens,
         max_prompt_tokens=max_prompt_tokens,
@@ -193,4 +201,4 @@ def eval_winrate_command(
         dtype=dtype,
         device=device,
     )
-    console_reward.show_win_rate(result, as_json=as_json)
+    console_reward.show_win_rates(result, as_json=as_json)

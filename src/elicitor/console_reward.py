@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,11 +110,16 @@ def show_rl(result: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     print(f"policy: adapter:{folder}; responses before and after: {folder / 'samples.jsonl'}")
 
 
-def show_win_rate(result: WinRate, *, as_json: bool) -> None:
-    """Print a win rate and the judge's biases."""
+def show_win_rates(results: Sequence[WinRate], *, as_json: bool) -> None:
+    """Print each judge's win rate and its biases."""
     if as_json:
-        print_json(result.to_json())
+        print_json([result.to_json() for result in results])
         return
+    for result in results:
+        _show_win_rate(result)
+
+
+def _show_win_rate(result: WinRate) -> None:
     rate = result.win_rate
     print(
         f"{result.first} against {result.second}, judged by {result.judge}: win rate {rate}, n = {rate.n} duels on "

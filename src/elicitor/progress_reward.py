@@ -157,13 +157,13 @@ def train_rl_with_progress(
         return result
 
 
-def win_rate_with_progress(first: str, second: str, prompts: str, **options: Any) -> WinRate:
+def win_rate_with_progress(first: str, second: str, prompts: str, **options: Any) -> list[WinRate]:
     """Compare two policies; see `elicitor.winrate.win_rate`."""
     with Display("eval winrate") as display:
-        figures, _ = win_rate(
+        rates, _ = win_rate(
             first, second, prompts, on_stage=display.stage, on_progress=display.tokens, on_part=display.part, **options
         )
-        return figures
+        return rates
 
 
 def _rewarder(name: str, dtype: str, device: str, display: Display) -> tuple[Rewarder, str]:

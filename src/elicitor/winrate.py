@@ -6,7 +6,9 @@ is half a vote, so a judge that always prefers what it is shown first calls ever
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from elicitor.backends.adapter import adapter_hash
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
+from elicitor.backends.model_files import folder_hash
 from elicitor.data import Dataset, Example
 from elicitor.errors import ConfigError, DataError
 from elicitor.metrics import Estimate, mean
 from elicitor.models import load_backend
 from elicitor.objective import log_odds
 from elicitor.prompts import PromptEncoder
+from elicitor.runs import read_json, write_json
 from elicitor.tasks import load_task
 
+PARTS = (".", "final", "initial")
+"""Where a reward model is in the folder that is named: it may be one stage of a training."""
 TOGETHER = 64
 """Pairs whose verdicts are asked for in one call."""
 
@@ -180,7 +187,9 @@ def win_rate(
     second: str,
     prompts: str,
     *,
-    judge: str,
+    judges: Sequence[str],
+    output_dir: Path | None = None,
+    resume: bool = False,
     samples: int = 1,
     max_new_tokens: int = 128,
     max_prompt_tokens: int = 512,
@@ -192,14 +201,16 @@ def win_rate(
     on_stage: OnStage | None = None,
     on_progress: Progress | None = None,
     on_part: OnPart | None = None,
-) -> tuple[WinRate, list[Duel]]:
-    """Draw responses of two policies to the same prompts and let a third model judge them.
+) -> tuple[list[WinRate], list[Duel]]:
+    """Draw responses of two policies to the same prompts and let others judge them.
 
     Args:
         first: Model name of the first policy, such as ``adapter:runs/rl``.
         second: Model name of the second policy.
         prompts: File of prompts, or ``hf:NAME@SPLIT``.
-        judge: Folder of a reward model, or a model name.
+        judges: Each the folder of a reward model, or a model name; all judge the same responses.
+        output_dir: Folder that keeps the responses and every judge's leads; new or empty unless ``resume``.
+        resume: Go on with what is in ``output_dir``.
         samples: Duels on each prompt.
         max_new_tokens: Tokens of a response at most.
         max_prompt_tokens: Longer prompts are left out.
@@ -210,61 +221,87 @@ def win_rate(
         device: ``auto`` is CUDA if there is one.
         on_stage: Called with what begins.
         on_progress: Called with tokens as they are computed.
-        on_part: Called with duels judged and in all.
+        on_part: Called with duels judged and in all, of one judge.
 
     Returns:
-        The figures, and the duels.
+        The figures by judge, and the duels.
 
     Raises:
-        ElicitorError: If a model, the judge or the prompts cannot be used, or a response is empty for every prompt.
+        ElicitorError: If a model, a judge or the prompts cannot be used, or all prompts are too long.
     """
     for name, value in (("samples", samples), ("max_new_tokens", max_new_tokens), ("temperature", temperature)):
         if value <= 0:
             raise ConfigError(f"{name} got {value}", fix="give more than 0")
+    from elicitor.train.folder import training_folder
     from elicitor.train.policy import draw_from, read_prompts
 
     asked = read_prompts(prompts, limit=limit)
-    drawn = []
-    for number, name in enumerate((first, second)):
-        if on_stage:
-            on_stage(f"responses of {name}")
-        drawn.append(
-            draw_from(
-                name,
-                asked,
-                samples=samples,
-                max_new_tokens=max_new_tokens,
-                max_prompt_tokens=max_prompt_tokens,
-                temperature=temperature,
-                seed=[seed, number],
-                dtype=dtype,
-                device=device,
-                on_progress=on_progress,
+    drawing: dict[str, Any] = {
+        "samples": samples,
+        "max_new_tokens": max_new_tokens,
+        "max_prompt_tokens": max_prompt_tokens,
+        "temperature": temperature,
+        "dtype": dtype,
+        "device": device,
+    }
+    made_from = {"kind": "win rate", "policies": [], "prompts": asked, "seed": seed, **drawing}
+    with ExitStack() as stack:
+        if output_dir is not None:
+            made_from["policies"] = [[name, _weights(name)] for name in (first, second)]
+            stack.enter_context(training_folder(output_dir, made_from, resume=resume))
+        drawn = []
+        for number, name in enumerate((first, second)):
+
+            def responses(name: str = name, number: int = number) -> Any:
+                if on_stage:
+                    on_stage(f"responses of {name}")
+                return draw_from(name, asked, seed=[seed, number], on_progress=on_progress, **drawing)
+
+            drawn.append(_kept(output_dir, f"responses-{number + 1}.json", responses))
+        one, two = ({(p, k): r for p, k, r in by_place} for by_place in drawn)
+        # A prompt that is too long for either policy is left out for both.
+        duels = [Duel(place[0], one[place], two[place]) for place in one if place in two]
+        if not duels:
+            raise DataError(
+                f"{prompts} has no prompt of at most {max_prompt_tokens} tokens", fix="raise --max-prompt-tokens"
             )
-        )
-    one, two = ({(p, k): r for p, k, r in by_place} for by_place in drawn)
-    # A prompt that is too long for either policy is left out for both.
-    duels = [Duel(place[0], one[place], two[place]) for place in one if place in two]
-    if not duels:
-        raise DataError(
-            f"{prompts} has no prompt of at most {max_prompt_tokens} tokens", fix="raise --max-prompt-tokens"
-        )
-    if on_stage:
-        on_stage(f"{judge} judges {len(duels)} duels")
-    verdict = load_judge(judge, dtype=dtype, device=device, on_progress=on_progress)
-    leads = []
-    for start in range(0, len(duels), TOGETHER):
-        leads.append(verdict(duels[start : start + TOGETHER]).leads)
-        if on_part:
-            on_part(min(len(duels), start + TOGETHER), len(duels))
-    figures = summarize(
-        duels,
-        Verdicts(np.concatenate(leads, axis=1)),
-        names=(first, second),
-        judge=judge,
-        rng=np.random.default_rng(seed),
-    )
-    return figures, duels
+        rates = []
+        for judge in judges:
+
+            def leads(judge: str = judge) -> Any:
+                if on_stage:
+                    on_stage(f"{judge} judges {len(duels)} duels")
+                verdict = load_judge(judge, dtype=dtype, device=device, on_progress=on_progress)
+                parts = []
+                for start in range(0, len(duels), TOGETHER):
+                    parts.append(verdict(duels[start : start + TOGETHER]).leads)
+                    if on_part:
+                        on_part(min(len(duels), start + TOGETHER), len(duels))
+                return np.concatenate(parts, axis=1).tolist()
+
+            identity = hashlib.sha256(f"{judge}|{_weights(judge)}".encode()).hexdigest()[:16]
+            verdicts = Verdicts(np.asarray(_kept(output_dir, f"leads-{identity}.json", leads)))
+            rng = np.random.default_rng(seed)
+            rates.append(summarize(duels, verdicts, names=(first, second), judge=judge, rng=rng))
+    return rates, duels
+
+
+def _weights(name: str) -> str:
+    """Hash of a policy's or a judge's weights where they are files that another training may write over; else nothing."""
+    folder = Path(name.removeprefix("adapter:"))
+    for place in (folder / part for part in PARTS):
+        if (place / "adapter_model.safetensors").is_file():
+            return adapter_hash(place)
+    return folder_hash(folder) if (folder / "config.json").is_file() else ""
+
+
+def _kept(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """What a file of the folder holds; made, and written whole, if it is not there yet."""
+    if folder is None:
+        return make()
+    if not (folder / name).exists():
+        write_json(folder / name, {"values": make()})
+    return read_json(folder / name)["values"]
 
 
 def load_judge(
@@ -272,7 +309,7 @@ def load_judge(
 ) -> JudgeFunction:
     """A judge by the folder of its reward model, or by its model name."""
     folder = Path(name)
-    if any((folder / part / "reward_model.json").is_file() for part in (".", "final", "initial")):
+    if any((folder / part / "reward_model.json").is_file() for part in PARTS):
         from elicitor.train.reward_model import RewardModel
 
         return reward_judge(RewardModel.load(folder, dtype=dtype, device=device).score)
