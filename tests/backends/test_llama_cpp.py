@@ -66,14 +66,18 @@ def server(weights):
         port = free.getsockname()[1]
     options = ["--alias", "small", "--host", "127.0.0.1", "--port", str(port), "--parallel", "1", "--ctx-size", "2048"]
     options += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off", "--threads", "2"]
-    with subprocess.Popen([program, "-m", str(weights), *options], stderr=subprocess.PIPE, text=True) as process:
+    log = weights.with_suffix(".log")
+    with (
+        log.open("w") as stream,
+        subprocess.Popen([program, "-m", str(weights), *options], stdout=stream, stderr=stream) as process,
+    ):
         address = f"http://127.0.0.1:{port}"
         while True:
             try:
                 with urllib.request.urlopen(f"{address}/health", timeout=5):
                     break
             except OSError:
-                assert process.poll() is None, process.stderr.read()
+                assert process.poll() is None, log.read_text()
                 time.sleep(0.2)
         yield address
         process.kill()
@@ -131,7 +135,7 @@ def test_prompts_as_text_give_the_same_scores(server, config):
     inputs = read_inputs(config)
     scores = []
     for prompts in ("tokens", "text"):
-        backend = load_backend(f"openai:small@{server}/v1", remote={"prompts": prompts})
+        backend = load_backend(f"openai:small@{server}/v1", remote={"prompts": prompts, "top_k": 2000})
         encoder = PromptEncoder(backend.tokenizer, inputs.task, inputs.dataset)
         scores.append(backend.score([encoder.prompt_with([], i) for i in range(4)]).log_probs)
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
