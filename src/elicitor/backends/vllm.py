@@ -8,7 +8,6 @@ that is not among them is an error. Prompt log-probabilities are never asked for
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import inspect
 import time
 from collections.abc import Sequence
@@ -226,7 +225,7 @@ def load(source: str, *, name: str, config: BackendConfig) -> VllmBackend:
         reason = " ".join(str(error).split())[:300]
         raise BackendError(f"vLLM could not load {name!r}: {reason}", fix="check the name and backend.vllm") from error
     parts = [
-        importlib.metadata.version("vllm"),
+        vllm.__version__,
         _weights(engine, source),
         folder_hash(Path(options.adapter)) if options.adapter else "",
         f"{options.tensor_parallel_size}x{options.pipeline_parallel_size}",
