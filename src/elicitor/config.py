@@ -258,6 +258,12 @@ class RunConfig(_Settings):
     scalable: ScalableConfig = ScalableConfig()
     backend: BackendConfig = BackendConfig()
 
+    @property
+    def start_labels(self) -> str | None:
+        """File of labels that the search may start with, if it takes one."""
+        named = {"icm": self.icm.start_labels, "gibbs": self.gibbs.start_labels, "scalable": self.scalable.start_labels}
+        return named.get(self.search)
+
     def to_yaml(self) -> str:
         """The resolved settings as YAML text."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -246,13 +246,11 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
 
 def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
     """Labels that the settings give the search to start with, by example id; other ids are refused."""
-    named = {"gibbs": config.gibbs.start_labels, "scalable": config.scalable.start_labels}
-    file = named.get(config.search, config.icm.start_labels)
-    if file is None:
+    if config.start_labels is None:
         return {}
     known = {example.id for example in dataset.examples}
     labels = {}
-    for row in iter_data_rows(file):
+    for row in iter_data_rows(config.start_labels):
         name, label = row.values.get("id"), row.values.get("label")
         if name not in known:
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
@@ -377,18 +375,18 @@ def _search_here(
     finished = folder.checkpoint().done
 
     def tell(step: BatchStep) -> None:
-        if observers:
-            told = Step(
-                events=step.events,
-                state=step.state,
-                budget=step.budget,
-                batch=job.batch,
-                n_batches=len(workload.batches),
-                n_examples=len(job.dataset),
-                meter=meter_from_json(step.moment.meter),
+        for observer in observers:
+            observer(
+                Step(
+                    events=step.events,
+                    state=step.state,
+                    budget=step.budget,
+                    batch=job.batch,
+                    n_batches=len(workload.batches),
+                    n_examples=len(job.dataset),
+                    meter=meter_from_json(step.moment.meter),
+                )
             )
-            for observer in observers:
-                observer(told)
 
     def keep(step: BatchStep) -> None:
         folder.append(event.to_json() for event in step.events)

