@@ -242,9 +242,7 @@ class RunConfig(_Settings):
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
     report_to: str = Field(
-        "none",
-        description="trackers of the search with commas: trackio, tensorboard, wandb; or none",
-        json_schema_extra=_FREE,
+        "none", description="trackers with commas: trackio, tensorboard, wandb; or none", json_schema_extra=_FREE
     )
     context_policy: Literal["batch", "error"] = Field(
         "batch", description="when a batch does not fit the context window: make smaller batches, or stop"
