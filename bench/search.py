@@ -1,0 +1,168 @@
+"""Whole searches over the same examples: tokens, seconds, final exact U and label accuracy, against released-style ICM.
+
+``released`` is ICM as the paper's authors released it: contexts in the order of the data, U(D) evaluated anew in full at each
+step, nothing kept from one step to the next. It and ``icm`` are counted up to the moment when every example has a label, the
+cheapest reading of them; the other searches to their end. The final U(D) of all labels is evaluated once more, under one order
+of demonstrations for all; gold is read after the searches are over.
+
+    python bench/search.py --model bundled --n 64 --data movie_review_sentiment.jsonl --json search.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from leave_one_out import raw_rate
+
+from elicitor.backends.base import Backend
+from elicitor.config import RunConfig, build_config
+from elicitor.console import environment
+from elicitor.data import Assignment
+from elicitor.gold import load_gold
+from elicitor.labelling import Workload, prepare
+from elicitor.metrics import accuracy
+from elicitor.models import load_backend
+from elicitor.objective import Meter, Problem
+from elicitor.search import finish, make_search
+
+ARMS: dict[str, dict[str, Any]] = {
+    "released": {"search": "icm", "plan.kind": "in_order", "backend.cache_gb": 0},
+    "icm": {"search": "icm"},
+    "gibbs": {"search": "gibbs"},
+    "bootstrap": {"search": "bootstrap"},
+}
+UNTIL_LABELLED = ("released", "icm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="file with gold, which no search sees")
+    parser.add_argument("--task", default="sentiment")
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--n", type=int, default=64, help="examples, the first ones of a seeded shuffle")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--calibration", default="batch")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args()
+
+    backends = {}
+    rows = []
+    for seed in map(int, options.seeds.split(",")):
+        for arm in options.arms.split(","):
+            config = settings(options, ARMS[arm], seed)
+            memory = config.backend.cache_gb
+            if memory not in backends:
+                backends[memory] = load_backend(options.model, dtype=options.dtype, cache_gb=memory)
+            rows.append({"arm": arm, "seed": seed, **measure(arm, config, backends[memory], options.n)})
+            print(f"seed {seed} {arm}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds']:,.0f} s", flush=True)
+    raw = raw_rate(next(iter(backends.values())), 0)
+    print(f"\n{options.model}, n = {options.n}: raw prefill {raw:,.0f} tokens/s")
+    show(rows, raw)
+    if options.json:
+        facts = {name: str(value) for name, value in vars(options).items() if name != "json"}
+        result = {**facts, "raw_tokens_per_second": raw, "rows": rows, "environment": environment()}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def settings(options: argparse.Namespace, arm: dict[str, Any], seed: int) -> RunConfig:
+    """Settings of one search; examples beyond n are left out afterwards, by a shuffle that all arms share."""
+    flags = {"data": options.data, "task": options.task, "model": options.model, "seed": seed}
+    return build_config(flags={**flags, "objective.calibration": options.calibration, **arm})
+
+
+def measure(arm: str, config: RunConfig, backend: Backend, n: int) -> dict[str, Any]:
+    """One search, its cost, and what its labels are worth."""
+    whole = prepare(config, backend=backend)
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(whole.dataset))[:n])
+    batch = tuple(int(i) for i in chosen)
+    workload = Workload(whole.inputs, backend, (batch,))
+    backend.forget()
+    meter = Meter()
+    problem = workload.problem(0, meter=meter)
+    rng = np.random.default_rng([config.seed, 0])
+    search = make_search(config, batch=0, tune=_no_training)
+    started = time.perf_counter()
+    state, _ = search.start(problem, rng=rng)
+    while state.finished is None and (arm not in UNTIL_LABELLED or state.assignment.unlabelled):
+        state, _ = search.step(problem, state, rng=rng)
+    seconds = time.perf_counter() - started
+    spent, evaluations = meter.cost, meter.evaluations
+    searched = len(state.assignment.labelled)
+    final, _, _ = finish(problem, state, batch=0, rng=rng)
+    labels = final.assignment
+    exact = exact_utility(problem, labels)
+    golden = load_gold(config.data, whole.task).labels
+    correct = [y == golden[e.id] for y, e in zip(labels.labels, problem.dataset.examples, strict=True)]
+    groups = [whole.task.cluster(example) for example in problem.dataset.examples]
+    right = accuracy(np.asarray([correct]), groups, rng=np.random.default_rng(0))
+    return {
+        "finished": state.finished or "every example has a label",
+        "labelled_by_search": searched,
+        "evaluations": evaluations,
+        "prompts": spent.prompts,
+        "tokens": spent.tokens_computed,
+        "tokens_reused": spent.tokens_reused,
+        "seconds": seconds,
+        "seconds_in_backend": spent.seconds,
+        "overhead": 1 - spent.seconds / seconds,
+        "exact_utility": exact,
+        "label_accuracy": {"value": right.value, "lower": right.lower, "upper": right.upper, "n": right.n},
+        "shares": np.bincount([y for y in labels.labels if y is not None], minlength=2).tolist(),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    }
+
+
+def exact_utility(problem: Problem, labels: Assignment) -> float:
+    """U of labels under the order of demonstrations that all searches are compared by."""
+    return problem.utility(labels, rng=np.random.default_rng(12345)).total
+
+
+def show(rows: list[dict[str, Any]], raw: float) -> None:
+    """The table; ratios are against released-style ICM of the same seed."""
+    head = (
+        "seed",
+        "arm",
+        "tokens",
+        "seconds",
+        "tokens/",
+        "seconds/",
+        "of raw",
+        "overhead",
+        "exact U",
+        "accuracy",
+        "labels",
+    )
+    print(" ".join(f"{name:>12}" for name in head))
+    for row in rows:
+        base = next((other for other in rows if (other["arm"], other["seed"]) == ("released", row["seed"])), None)
+        right = row["label_accuracy"]
+        cells = (
+            row["seed"],
+            row["arm"],
+            f"{row['tokens']:,}",
+            f"{row['seconds']:,.1f}",
+            f"{base['tokens'] / row['tokens']:.2f}" if base else "",
+            f"{base['seconds'] / row['seconds']:.2f}" if base else "",
+            f"{row['tokens'] / row['seconds'] / raw:.2f}",
+            f"{row['overhead']:.1%}",
+            f"{row['exact_utility']:.2f}",
+            f"{right['value']:.3f}",
+            "/".join(map(str, row["shares"])),
+        )
+        print(" ".join(f"{cell:>12}" for cell in cells) + f"  [{right['lower']:.3f}, {right['upper']:.3f}]")
+
+
+def _no_training(_: object) -> Any:
+    raise NotImplementedError("searches that train are not compared here")
+
+
+if __name__ == "__main__":
+    main()
