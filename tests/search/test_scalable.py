@@ -7,8 +7,11 @@ import pytest
 from elicitor.backends.base import Cost
 from elicitor.backends.fake import FakeBackend, concept_label
 from elicitor.config import ScalableConfig
+from elicitor.consistency import Constraint, Constraints
+from elicitor.data import Assignment
 from elicitor.errors import DataError
 from elicitor.search import finish
+from elicitor.search.repair import most_confident
 from elicitor.search.scalable import Scalable, Tuned, deal_folds
 from elicitor.search.state import SearchState
 
@@ -134,3 +137,12 @@ def test_folds_are_dealt_evenly_from_groups_of_any_size(problem):
     assert sorted(map(len, folds)) == [6, 7, 7]
     with pytest.raises(DataError, match="one group"):
         deal_folds(problem(n=4, group_size=4).dataset, 2, rng=np.random.default_rng(0))
+
+
+def test_a_group_is_bent_to_its_most_confident_label():
+    """Two say yes at 0.9 and 0.8, one no at 0.95, and all must agree: the sum says yes, the surest says no."""
+    agree = Constraints([Constraint("equal", (0, 1, 2), positive=1)], groups=[(0, 1, 2)], n_labels=2)
+    rows = {i: np.log([1 - p, p]) for i, p in enumerate((0.9, 0.8, 0.05))}
+    empty = Assignment.empty(3)
+    assert most_confident(agree, empty, rows).labels == (1, 1, 1)
+    assert most_confident(agree, empty, rows, keep_surest=True).labels == (0, 0, 0)

@@ -57,13 +57,17 @@ def repair(
     return assignment, utility, tried
 
 
-def most_confident(constraints: Constraints, assignment: Assignment, rows: Mapping[int, Array]) -> Assignment:
+def most_confident(
+    constraints: Constraints, assignment: Assignment, rows: Mapping[int, Array], *, keep_surest: bool = False
+) -> Assignment:
     """Label examples so that logic holds and the summed log-probability is highest, group by group.
 
     Args:
         constraints: What logic says.
         assignment: Labels to build on; those of positions in ``rows`` are replaced.
         rows: Calibrated label log-probabilities by position, each of shape (labels,).
+        keep_surest: Bend the members of a group to the most probable label among all of theirs, whatever the sum is (Wen et
+            al. 2025, version 2, algorithm 4), as long as logic allows that label.
 
     Returns:
         ``assignment`` with a label for every position in ``rows``. Where the labels that stay already contradict every
@@ -80,6 +84,9 @@ def most_confident(constraints: Constraints, assignment: Assignment, rows: Mappi
             members_of[component].append(position)
     for members in members_of.values():
         options = constraints.options(members, cleared, among_only=False)
+        if keep_surest:
+            surest = max(members, key=lambda i: float(rows[i].max()))
+            options = [o for o in options if o[surest] == int(np.argmax(rows[surest]))] or options
         if options:
             chosen |= _most_probable(options, rows)
         else:

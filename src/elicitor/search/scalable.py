@@ -89,7 +89,7 @@ class Scalable:
     def step(
         self, problem: Problem, state: SearchState, *, rng: np.random.Generator
     ) -> tuple[SearchState, list[AnyEvent]]:
-        """Fine-tune on all other folds, relabel this one zero-shot, then make each of its groups consistent by confidence.
+        """Fine-tune on all other folds, relabel this one zero-shot, then bend each of its groups to its most confident label.
 
         Calibration, where it is asked for, is over the fold: every fold is read by a model of its own.
 
@@ -113,7 +113,7 @@ class Scalable:
             empty = Assignment.empty(len(problem.dataset))
             log_probs = replace(problem, backend=tuned.backend).ask(contexts, empty, keep=False)
         rows = dict(zip(fold, normalize(log_probs - problem.offset(log_probs)), strict=True))
-        assignment = most_confident(problem.constraints, state.assignment, rows)
+        assignment = most_confident(problem.constraints, state.assignment, rows, keep_surest=True)
         changed = assignment != state.assignment
         read = dict(zip(state.utility.positions, state.utility.log_probs, strict=True)) | rows
         after = replace(
