@@ -2,14 +2,15 @@
 # An assistant without labels, on a CPU: label preferences -> initial reward model -> relabel -> final reward model ->
 # policy -> win rate (Wen et al. 2025, section 4.3, at a thousandth of its size).
 #
-#     bash examples/assistant_cpu.sh PAIRS.jsonl [FOLDER]
+#     bash examples/assistant_cpu.sh [PAIRS.jsonl [FOLDER]]
 #
-# PAIRS.jsonl has question, choice, choice_2, and label as gold, which only evaluation reads. Killed at any moment, the same
+# PAIRS.jsonl has question, choice, choice_2, and label as gold, which only evaluation reads; without it, small pairs that
+# make_pairs.py makes up. Killed at any moment, the same
 # command goes on where it was. Sizes can be set: LABEL=32 REST=200 TEST=200 PROMPTS=200 STEPS=20 EPOCHS=1
 # MODEL=bundled SEED=0 DTYPE=float32. Pairs of more than LONGEST=600 characters are left out.
 set -euo pipefail
 
-pairs=${1:?give a file of pairs with question, choice, choice_2, label}
+pairs=${1:-}
 out=${2:-runs/assistant}
 LABEL=${LABEL:-32} REST=${REST:-200} TEST=${TEST:-200} PROMPTS=${PROMPTS:-200} STEPS=${STEPS:-20} EPOCHS=${EPOCHS:-1}
 MODEL=${MODEL:-bundled} SEED=${SEED:-0} LONGEST=${LONGEST:-600}
@@ -18,6 +19,10 @@ if grep -qE -m1 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null; then fast=bflo
 DTYPE=${DTYPE:-$fast}
 elicitor() { python -m elicitor "$@"; }
 mkdir -p "$out"
+if [ -z "$pairs" ]; then
+  pairs=$out/pairs.jsonl
+  python "$(dirname "$0")/make_pairs.py" $((LABEL + REST + TEST)) > "$pairs"
+fi
 
 # Parts that share no pair: to label, for the initial reward model to label, to test on. The first two lose their gold.
 python - "$pairs" "$out" "$LABEL" "$REST" "$TEST" "$PROMPTS" "$LONGEST" "$SEED" <<'PY'
