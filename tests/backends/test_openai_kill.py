@@ -124,9 +124,14 @@ def test_a_server_that_stays_away_ends_the_run_in_one_line_and_resume_goes_on(se
 
 
 def test_ctrl_c_ends_at_once_while_an_answer_is_awaited(server, label, port, tmp_path):
-    # Long enough that the run does not end before the signal on a busy machine.
-    server(delay=0.6)
-    with subprocess.Popen(label(at(port), "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+    server(delay=0.3)
+    # A shell's background jobs ignore the signal, and so would all that they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = subprocess.Popen(label(at(port), "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with run:
         wait_for_events(run, tmp_path / "run", 1)
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=120)
