@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from leave_one_out import growth
+
 from elicitor.console import environment
 
 
@@ -47,9 +49,20 @@ def main() -> None:
                 labels = [(folder / f"{n}-{kind}" / "labels.jsonl").read_bytes() for kind in ("alone", "ray")]
                 rows.append({**spread, "n": n, "same_labels": labels[0] == labels[1]})
                 show(rows[-1])
+    sizes = [row["n"] for row in rows if not row["workers"]]
+    exponents = {
+        what: growth(sizes, [row[what] for row in rows if not row["workers"]])
+        for what in ("tokens", "seconds")
+        if len(sizes) > 1
+    }
+    if exponents:
+        print(f"one process: tokens grow as N^{exponents['tokens']:.3f}, seconds as N^{exponents['seconds']:.3f}")
     if options.json:
         settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        options.json.write_text(json.dumps({**settings, "rows": rows, "environment": environment()}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({**settings, "rows": rows, "exponents": exponents, "environment": environment()}, indent=2)
+            + "\n"
+        )
 
 
 def write_examples(file: Path, n: int) -> Path:

@@ -1,9 +1,10 @@
 """Whole searches over the same examples: tokens, seconds, final exact U and label accuracy, against released-style ICM.
 
 ``released`` is ICM as the paper's authors released it: contexts in the order of the data, U(D) evaluated anew in full at each
-step, nothing kept from one step to the next. It and ``icm`` are counted up to the moment when every example has a label, the
-cheapest reading of them; the other searches to their end. The final U(D) of all labels is evaluated once more, under one order
-of demonstrations for all; gold is read after the searches are over.
+step, nothing kept from one step to the next. It gets one iteration an example, which is the least that labels all of them,
+and is charged for those alone; what it leaves without a label is filled in from its final context. ``icm`` and ``sampled`` go
+on until every example has a label or they end, the others to their end. ``sampled`` judges proposals by a part of the terms of
+U. The final U(D) of all labels is evaluated once more, under one order of demonstrations for all; gold is read afterwards.
 
     python bench/search.py --model bundled --n 64 --data movie_review_sentiment.jsonl --json search.json
 """
@@ -23,21 +24,24 @@ from leave_one_out import raw_rate
 from elicitor.backends.base import Backend
 from elicitor.config import RunConfig, build_config
 from elicitor.console import environment
-from elicitor.data import Assignment
+from elicitor.data import Assignment, Dataset
 from elicitor.gold import load_gold
 from elicitor.labelling import Workload, prepare
 from elicitor.metrics import accuracy
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
 from elicitor.search import finish, make_search
+from elicitor.search.events import AnyEvent, Proposal
+from elicitor.tasks import Task
 
 ARMS: dict[str, dict[str, Any]] = {
     "released": {"search": "icm", "plan.kind": "in_order", "backend.cache_gb": 0},
     "icm": {"search": "icm"},
+    "sampled": {"search": "icm", "icm.utility": "sampled"},
     "gibbs": {"search": "gibbs"},
     "bootstrap": {"search": "bootstrap"},
 }
-UNTIL_LABELLED = ("released", "icm")
+UNTIL_LABELLED = ("released", "icm", "sampled")
 
 
 def main() -> None:
@@ -57,7 +61,8 @@ def main() -> None:
     rows = []
     for seed in map(int, options.seeds.split(",")):
         for arm in options.arms.split(","):
-            config = settings(options, ARMS[arm], seed)
+            bound = {"icm.iterations": options.n} if arm == "released" else {}
+            config = settings(options, {**ARMS[arm], **bound}, seed)
             memory = config.backend.cache_gb
             if memory not in backends:
                 backends[memory] = load_backend(options.model, dtype=options.dtype, cache_gb=memory)
@@ -81,9 +86,7 @@ def settings(options: argparse.Namespace, arm: dict[str, Any], seed: int) -> Run
 def measure(arm: str, config: RunConfig, backend: Backend, n: int) -> dict[str, Any]:
     """One search, its cost, and what its labels are worth."""
     whole = prepare(config, backend=backend)
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(whole.dataset))[:n])
-    batch = tuple(int(i) for i in chosen)
-    workload = Workload(whole.inputs, backend, (batch,))
+    workload = Workload(whole.inputs, backend, (some_groups(whole.dataset, n, config.seed),))
     backend.forget()
     meter = Meter()
     problem = workload.problem(0, meter=meter)
@@ -91,18 +94,15 @@ def measure(arm: str, config: RunConfig, backend: Backend, n: int) -> dict[str, 
     search = make_search(config, batch=0, tune=_no_training)
     started = time.perf_counter()
     state, _ = search.start(problem, rng=rng)
+    events: list[AnyEvent] = []
     while state.finished is None and (arm not in UNTIL_LABELLED or state.assignment.unlabelled):
-        state, _ = search.step(problem, state, rng=rng)
+        state, more = search.step(problem, state, rng=rng)
+        events += more
     seconds = time.perf_counter() - started
     spent, evaluations = meter.cost, meter.evaluations
     searched = len(state.assignment.labelled)
     final, _, _ = finish(problem, state, batch=0, rng=rng)
     labels = final.assignment
-    exact = exact_utility(problem, labels)
-    golden = load_gold(config.data, whole.task).labels
-    correct = [y == golden[e.id] for y, e in zip(labels.labels, problem.dataset.examples, strict=True)]
-    groups = [whole.task.cluster(example) for example in problem.dataset.examples]
-    right = accuracy(np.asarray([correct]), groups, rng=np.random.default_rng(0))
     return {
         "finished": state.finished or "every example has a label",
         "labelled_by_search": searched,
@@ -113,16 +113,51 @@ def measure(arm: str, config: RunConfig, backend: Backend, n: int) -> dict[str, 
         "seconds": seconds,
         "seconds_in_backend": spent.seconds,
         "overhead": 1 - spent.seconds / seconds,
-        "exact_utility": exact,
-        "label_accuracy": {"value": right.value, "lower": right.lower, "upper": right.upper, "n": right.n},
-        "shares": np.bincount([y for y in labels.labels if y is not None], minlength=2).tolist(),
+        "decisions": decisions(events),
+        **worth(problem, labels, whole.task, config.data),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
     }
 
 
-def exact_utility(problem: Problem, labels: Assignment) -> float:
-    """U of labels under the order of demonstrations that all searches are compared by."""
-    return problem.utility(labels, rng=np.random.default_rng(12345)).total
+def decisions(events: list[AnyEvent]) -> dict[str, int]:
+    """How proposals were judged, and how many terms of U were read for those that a part could have decided."""
+    judged = [event for event in events if isinstance(event, Proposal) and event.utility_proposed is not None]
+    sampled = [event for event in judged if event.terms is not None]
+    return {
+        "judged": len(judged),
+        "accepted": sum(event.accepted for event in judged),
+        "by_a_part": sum(event.terms_read is not None for event in sampled),
+        "terms_read": sum(event.terms_read or event.terms or 0 for event in sampled),
+        "terms": sum(event.terms or 0 for event in sampled),
+    }
+
+
+def some_groups(dataset: Dataset, n: int, seed: int) -> tuple[int, ...]:
+    """Positions of at most ``n`` examples, whole groups in a seeded order; ascending."""
+    members: dict[str, list[int]] = {}
+    for position, example in enumerate(dataset.examples):
+        members.setdefault(example.group_id, []).append(position)
+    groups = list(members.values())
+    chosen: list[int] = []
+    for k in np.random.default_rng(seed).permutation(len(groups)):
+        if len(chosen) + len(groups[k]) <= n:
+            chosen += groups[k]
+        if len(chosen) == n:
+            break
+    return tuple(sorted(chosen))
+
+
+def worth(problem: Problem, labels: Assignment, task: Task, data: str) -> dict[str, Any]:
+    """U of labels under the order of demonstrations that all searches are compared by, and how many agree with gold."""
+    golden = load_gold(data, task).labels
+    correct = [y == golden[e.id] for y, e in zip(labels.labels, problem.dataset.examples, strict=True)]
+    groups = [task.cluster(example) for example in problem.dataset.examples]
+    right = accuracy(np.asarray([correct]), groups, rng=np.random.default_rng(0))
+    return {
+        "exact_utility": problem.utility(labels, rng=np.random.default_rng(12345)).total,
+        "label_accuracy": {"value": right.value, "lower": right.lower, "upper": right.upper, "n": right.n},
+        "shares": np.bincount([y for y in labels.labels if y is not None], minlength=2).tolist(),
+    }
 
 
 def show(rows: list[dict[str, Any]], raw: float) -> None:

@@ -143,12 +143,14 @@ def test_dry_run_shows_cost_and_two_prompts_and_writes_nothing(elicitor, tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"x.jsonl"}
 
 
-@pytest.mark.parametrize("search", ["icm", "gibbs", "bootstrap"])
+@pytest.mark.parametrize(
+    "search", [["icm"], ["icm", "--set", "icm.utility=sampled"], ["gibbs"], ["bootstrap"]], ids=lambda words: words[-1]
+)
 def test_dry_run_bounds_hold(elicitor, tmp_path, search):
     write(tmp_path, [{"id": str(i), "text": f"some text {i:03d}"} for i in range(40)])
-    _, out, _ = elicitor(*LABEL, "--search", search, "--dry-run", "--json")
+    _, out, _ = elicitor(*LABEL, "--search", *search, "--dry-run", "--json")
     least, most = json.loads(out)["tokens"]
-    assert elicitor(*LABEL, "--search", search)[0] == 0
+    assert elicitor(*LABEL, "--search", *search)[0] == 0
     spent = json.loads((tmp_path / "out" / "metrics.json").read_text())["cost"]["tokens_computed"]
     assert 0.9 * least <= spent <= most
 

@@ -108,6 +108,20 @@ def test_a_tracker_that_is_not_installed_is_named(reviews, tmp_path, monkeypatch
         run(config, tmp_path / "run")
 
 
+def test_a_tracker_that_cannot_be_opened_closes_those_before_it(reviews, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    from accelerate.tracking import TensorBoardTracker
+
+    closed = []
+    finish = TensorBoardTracker.finish
+    monkeypatch.setattr(TensorBoardTracker, "finish", lambda tracker: closed.append(finish(tracker)))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    flags = {"data": reviews, "task": "sentiment", "model": "fake", "report_to": "tensorboard,wandb"}
+    with pytest.raises(ConfigError, match="'wandb' needs wandb"):
+        run(build_config(flags=flags), tmp_path / "run")
+    assert len(closed) == 1
+
+
 def test_a_tracker_may_change_or_go_when_a_run_is_resumed(reviews, tmp_path):
     flags = {"data": reviews, "task": "sentiment", "model": "fake"}
     run(build_config(flags={**flags, "report_to": "none"}), tmp_path / "run")

@@ -86,6 +86,22 @@ class IcmConfig(StartConfig):
         100.0, ge=1, description="weight of unlabelled members of a group that has labelled ones"
     )
     repair_rounds: int = Field(10, ge=0, description="violated constraints tried after one proposal")
+    utility: Literal["exact", "sampled"] = Field(
+        "exact",
+        description="how a proposal is judged: by all terms of U, or by a random part of them where that decides",
+    )
+    block_size: int = Field(
+        8, ge=2, description="utility sampled: proposals made behind one kept context, and terms of U read at first"
+    )
+    test_level: float = Field(
+        0.05, gt=0, lt=0.5, description="utility sampled: probability of error at which a part of the terms decides"
+    )
+    check: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="utility sampled: share of the decisions by a part that all terms then confirm or overrule",
+    )
 
 
 class BootstrapConfig(_Settings):
@@ -255,6 +271,12 @@ class RunConfig(_Settings):
     bootstrap: BootstrapConfig = BootstrapConfig()
     scalable: ScalableConfig = ScalableConfig()
     backend: BackendConfig = BackendConfig()
+
+    @model_validator(mode="after")
+    def _check_sampled(self) -> RunConfig:
+        if self.icm.utility == "sampled" and self.plan.kind != "tree":
+            raise ValueError(f"icm.utility sampled needs plan.kind tree, got {self.plan.kind}")
+        return self
 
     @property
     def start_labels(self) -> str | None:

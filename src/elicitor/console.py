@@ -140,6 +140,13 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
     proposals = metrics["proposals"]
     if proposals["made"]:
         print(f"{proposals['made']} proposals, {proposals['judged']} changed a label, {proposals['accepted']} accepted")
+    if proposals.get("terms"):
+        share = proposals["terms_read"] / proposals["terms"]
+        checked = f"; {proposals['agreed']} of {proposals['checked']} checked agree with all terms"
+        print(
+            f"{proposals['by_a_part']} decided by a part of the terms of U, {share:.0%} of all terms read"
+            + (checked if proposals["checked"] else "")
+        )
     computed, in_order, naive = (
         cost["tokens_computed"],
         cost["in_order_tokens_same_events"],

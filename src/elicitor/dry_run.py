@@ -10,7 +10,7 @@ import numpy as np
 
 from elicitor.backends.base import Prompt, RemoteBackend
 from elicitor.backends.trie import token_cost, unshared_tokens
-from elicitor.config import BootstrapConfig, GibbsConfig, RunConfig, ScalableConfig
+from elicitor.config import BootstrapConfig, GibbsConfig, IcmConfig, RunConfig, ScalableConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
@@ -111,6 +111,8 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
         np.interp(growth, sizes, row) for row in _evaluation_tokens(problem, sizes.tolist(), rng=rng).T
     )
     alone = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
+    if workload.config.icm.utility == "sampled":
+        return _sampled_bounds(problem, workload.config.icm, growth, budget, computed, unshared, alone)
     renewed, tokens = _growth_tokens(problem, growth, computed, alone)
     grow = np.asarray(
         [
@@ -125,6 +127,51 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     twice = 2 if problem.plan.kind == "tree" and _is_kept(problem, computed[-1]) else 1
     again = np.asarray([twice, twice * growth[-1], twice * computed[-1], twice * unshared[-1]])
     return np.stack([grow, grow + rest * again], axis=1).astype(np.int64)
+
+
+def _sampled_bounds(
+    problem: Problem,
+    config: IcmConfig,
+    growth: np.ndarray,
+    budget: int,
+    computed: np.ndarray,
+    unshared: np.ndarray,
+    alone: np.ndarray,
+) -> np.ndarray:
+    """Bounds where a part of the terms of U decides: the first few of each proposal, or all under an order of its own.
+
+    Args:
+        problem: What it would label.
+        config: Its settings.
+        growth: Labelled examples from the first labels to the end.
+        budget: Iterations at most.
+        computed: Prompt tokens of one U(D) at each of those numbers.
+        unshared: The same with no prefix shared.
+        alone: Prompt tokens of asking about one example behind as many.
+    """
+    positions = range(len(problem.dataset))
+    query = float(np.mean([len(problem.encoder.query(i)) for i in positions]))
+    read = np.minimum(config.block_size, growth[:-1])
+    least = np.asarray(
+        [
+            2,
+            growth[0] + growth[-1] + (1 + read).sum(),
+            computed[0] + query * (1 + read).sum(),
+            unshared[0] + unshared[-1],
+        ]
+    )
+    steps = np.concatenate([growth[1:], np.full(max(0, budget - len(growth) + 1), growth[-1])])
+    # Before and after; once more for a proposal that contradicts others, which is judged exactly under a new order.
+    times = 3 if problem.constraints.all else 2
+    most = np.asarray(
+        [
+            2 + times * len(steps),
+            growth[0] + growth[-1] + (1 + times * steps).sum(),
+            computed[0] + computed[-1] + (np.interp(steps, growth, alone + times * computed)).sum(),
+            unshared[0] + unshared[-1] + (np.interp(steps, growth, alone + times * unshared)).sum(),
+        ]
+    )
+    return np.stack([least, most], axis=1).astype(np.int64)
 
 
 def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.random.Generator) -> np.ndarray:

@@ -18,6 +18,9 @@ from elicitor.objective import Meter
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, iter_rows, read_json, write_json, write_rows
 from elicitor.spool import Spool
 
+PROPOSALS = ("made", "judged", "accepted", "by_a_part", "terms_read", "terms", "checked", "agreed")
+"""What is counted of the proposals of ``icm``; the last five where ``icm.utility`` is sampled."""
+
 
 def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_space: LabelSpace) -> None:
     """Join the batches into ``labels.jsonl`` and ``metrics.json``, then drop the parts.
@@ -85,8 +88,15 @@ def _event_metrics(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
             counts["made"] += 1
             counts["judged"] += judged
             counts["accepted"] += judged and event["accepted"]
+            # Earlier versions wrote no terms.
+            if terms := event.get("terms"):
+                counts["by_a_part"] += event["terms_read"] is not None
+                counts["terms_read"] += event["terms_read"] or terms
+                counts["terms"] += terms
+                counts["checked"] += event["agrees"] is not None
+                counts["agreed"] += event["agrees"] is True
     warnings.sort(key=lambda warning: warning[0])
     return {
-        "proposals": {name: counts[name] for name in ("made", "judged", "accepted")},
+        "proposals": {name: counts[name] for name in PROPOSALS},
         "warnings": [message for _, message in warnings],
     }

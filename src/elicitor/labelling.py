@@ -37,6 +37,7 @@ from elicitor.runs import (
 )
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
+from elicitor.search.scalable import check_groups
 from elicitor.search.state import SearchState
 from elicitor.tasks import Task, load_task, resolve_task
 from elicitor.tracking import tracked, tracker_names
@@ -106,6 +107,7 @@ class Inputs:
         """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`."""
         config = self.config
         if config.search == "scalable":
+            check_groups(self.dataset)
             return (tuple(range(len(self.dataset))),)
         return fit_batches(
             self.dataset,

@@ -40,7 +40,9 @@ def normalize(log_probs: Array) -> Array:
     return np.asarray(log_probs - total, dtype=np.float64)
 
 
-def batch_offset(log_probs: Array, class_prior: Sequence[float] | None = None) -> Array:
+def batch_offset(
+    log_probs: Array, class_prior: Sequence[float] | None = None, *, weights: Sequence[float] | None = None
+) -> Array:
     """What calibration subtracts: the labels' mean log-probability over the batch, less the log of the prior.
 
     For two labels this subtracts the mean log-odds of the batch and adds the prior's log-odds (batch calibration, Zhou
@@ -49,12 +51,13 @@ def batch_offset(log_probs: Array, class_prior: Sequence[float] | None = None) -
     Args:
         log_probs: Shape (examples, labels), normalised, at least one example.
         class_prior: Assumed share of each label; equal shares when None.
+        weights: How many examples each row stands for; 1 when None.
 
     Returns:
         Shape (labels,).
     """
     prior = np.zeros(log_probs.shape[1]) if class_prior is None else np.log(np.asarray(class_prior, dtype=np.float64))
-    return np.asarray(log_probs.mean(axis=0) - prior, dtype=np.float64)
+    return np.asarray(np.average(log_probs, axis=0, weights=weights) - prior, dtype=np.float64)
 
 
 def log_odds(log_probs: Array) -> Array:
@@ -72,13 +75,16 @@ def log_odds(log_probs: Array) -> Array:
     return np.asarray(log_probs - others, dtype=np.float64)
 
 
-def predictability(log_probs: Array, labels: Sequence[int], config: ObjectiveConfig) -> float:
+def predictability(
+    log_probs: Array, labels: Sequence[int], config: ObjectiveConfig, *, weights: Sequence[float] | None = None
+) -> float:
     """Mutual predictability P(D): how well the other labels predict each label (Wen et al. 2025, equation 1).
 
     Args:
         log_probs: Shape (labelled examples, labels), normalised, after calibration.
         labels: Label of each example.
         config: Chooses log-odds or log-probability, mean or sum.
+        weights: How many examples each row stands for; 1 when None.
 
     Returns:
         P(D) in nats; 0 for no examples.
@@ -87,7 +93,24 @@ def predictability(log_probs: Array, labels: Sequence[int], config: ObjectiveCon
         return 0.0
     terms = log_odds(log_probs) if config.score == "log_odds" else log_probs
     chosen = terms[np.arange(len(labels)), np.asarray(labels)]
-    return float(chosen.mean() if config.reduce == "mean" else chosen.sum())
+    average = float(np.average(chosen, weights=weights))
+    return average if config.reduce == "mean" else average * (len(labels) if weights is None else sum(weights))
+
+
+def offset_of(log_probs: Array, config: ObjectiveConfig, *, weights: Sequence[float] | None = None) -> Array:
+    """What calibration subtracts for a batch of label distributions.
+
+    Args:
+        log_probs: Shape (examples, labels), normalised.
+        config: Chooses the calibration and its prior.
+        weights: How many examples each row stands for; 1 when None.
+
+    Returns:
+        Shape (labels,); zeros without calibration or examples.
+    """
+    if config.calibration == "none" or len(log_probs) == 0:
+        return np.zeros(log_probs.shape[1])
+    return batch_offset(log_probs, config.class_prior, weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +255,9 @@ class Problem:
             order=order,
         )
 
-    def last_read(self, assignment: Assignment, rows: Mapping[int, Array]) -> Utility:
+    def last_read(
+        self, assignment: Assignment, rows: Mapping[int, Array], *, order: TreeOrder | None = None
+    ) -> Utility:
         """U as far as it is known without asking: each example's distribution as it was last read.
 
         The contexts of those readings held the labels of their time, so this is no evaluation of U(D), which costs a tree.
@@ -240,11 +265,12 @@ class Problem:
         Args:
             assignment: Labels so far.
             rows: Normalised label log-probabilities by position, each of shape (labels,), for every labelled example.
+            order: Order of the demonstrations to build on, if there is one.
 
         Returns:
-            The utility, without an order that could be built on.
+            The utility.
         """
-        return self._utility(assignment, np.stack([rows[i] for i in assignment.labelled]), None)
+        return self._utility(assignment, np.stack([rows[i] for i in assignment.labelled]), order)
 
     def ask(self, contexts: Sequence[Context], assignment: Assignment, *, keep: bool = True) -> Array:
         """Label distributions of examples behind demonstrations in a given order.
@@ -352,10 +378,8 @@ class Problem:
         return [self.encoder.prompt(context, assignment) for context in contexts]
 
     def offset(self, log_probs: Array) -> Array:
-        """What calibration subtracts for a batch of label distributions, shape (examples, labels); zeros without it."""
-        if self.objective.calibration == "none" or len(log_probs) == 0:
-            return np.zeros(len(self.dataset.label_space))
-        return batch_offset(log_probs, self.objective.class_prior)
+        """What calibration subtracts for a batch of label distributions; see `offset_of`."""
+        return offset_of(log_probs, self.objective)
 
     def _count_alternatives(self, prompts: Sequence[Prompt], in_order_prompts: Sequence[Prompt]) -> None:
         """Count what other plans would have cost for the same assignment, so that savings are measured, not claimed."""

@@ -64,7 +64,7 @@ def tracked(config: RunConfig, folder: Path) -> Iterator[Callable[[Step], None] 
     if not names:
         yield None
         return
-    trackers = [_opened(name, folder, config) for name in names]
+    trackers: list[Any] = []
 
     def tell(step: Step) -> None:
         for event in step.events:
@@ -73,16 +73,19 @@ def tracked(config: RunConfig, folder: Path) -> Iterator[Callable[[Step], None] 
                     tracker.log(_values(event, step), step=step.batch * step.budget + event.iteration)
 
     try:
+        for name in names:
+            trackers.append(_opened(name, folder, config))
         yield tell
     finally:
         with contextlib.redirect_stdout(sys.stderr):
-            for tracker in trackers:
+            # Those that were opened: one that cannot be ends the loop above.
+            for name, tracker in zip(names, trackers, strict=False):
                 tracker.finish()
-            if "trackio" in names:
-                import trackio
+                if name == "trackio":
+                    import trackio
 
-                # It would finish the run once more when the process ends, and say so on standard output.
-                trackio.context_vars.current_run.set(None)
+                    # It would finish the run once more when the process ends, and say so on standard output.
+                    trackio.context_vars.current_run.set(None)
 
 
 def _opened(name: str, folder: Path, config: RunConfig) -> Any:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,8 @@ from elicitor.objective import log_odds
 from elicitor.prompts import PromptEncoder
 from elicitor.runs import read_json, write_json
 from elicitor.tasks import load_task
+from elicitor.train.folder import reward_folder, training_folder
 
-PARTS = (".", "final", "initial")
-"""Where a reward model is in the folder that is named: it may be one stage of a training."""
 TOGETHER = 64
 """Pairs whose verdicts are asked for in one call."""
 
@@ -232,7 +232,6 @@ def win_rate(
     for name, value in (("samples", samples), ("max_new_tokens", max_new_tokens), ("temperature", temperature)):
         if value <= 0:
             raise ConfigError(f"{name} got {value}", fix="give more than 0")
-    from elicitor.train.folder import training_folder
     from elicitor.train.policy import draw_from, read_prompts
 
     asked = read_prompts(prompts, limit=limit)
@@ -248,16 +247,17 @@ def win_rate(
     with ExitStack() as stack:
         if output_dir is not None:
             made_from["policies"] = [[name, _weights(name)] for name in (first, second)]
-            stack.enter_context(training_folder(output_dir, made_from, resume=resume))
-        drawn = []
-        for number, name in enumerate((first, second)):
+            stack.enter_context(training_folder(output_dir, made_from, resume=resume, what="win rate"))
 
-            def responses(name: str = name, number: int = number) -> Any:
-                if on_stage:
-                    on_stage(f"responses of {name}")
-                return draw_from(name, asked, seed=[seed, number], on_progress=on_progress, **drawing)
+        def responses(number: int, name: str) -> Any:
+            if on_stage:
+                on_stage(f"responses of {name}")
+            return draw_from(name, asked, seed=[seed, number], on_progress=on_progress, **drawing)
 
-            drawn.append(_kept(output_dir, f"responses-{number + 1}.json", responses))
+        drawn = [
+            _kept(output_dir, f"responses-{number + 1}.json", partial(responses, number, name))
+            for number, name in enumerate((first, second))
+        ]
         one, two = ({(p, k): r for p, k, r in by_place} for by_place in drawn)
         # A prompt that is too long for either policy is left out for both.
         duels = [Duel(place[0], one[place], two[place]) for place in one if place in two]
@@ -265,22 +265,22 @@ def win_rate(
             raise DataError(
                 f"{prompts} has no prompt of at most {max_prompt_tokens} tokens", fix="raise --max-prompt-tokens"
             )
+
+        def leads(judge: str) -> Any:
+            if on_stage:
+                on_stage(f"{judge} judges {len(duels)} duels")
+            verdict = load_judge(judge, dtype=dtype, device=device, on_progress=on_progress)
+            parts = []
+            for start in range(0, len(duels), TOGETHER):
+                parts.append(verdict(duels[start : start + TOGETHER]).leads)
+                if on_part:
+                    on_part(min(len(duels), start + TOGETHER), len(duels))
+            return np.concatenate(parts, axis=1).tolist()
+
         rates = []
         for judge in judges:
-
-            def leads(judge: str = judge) -> Any:
-                if on_stage:
-                    on_stage(f"{judge} judges {len(duels)} duels")
-                verdict = load_judge(judge, dtype=dtype, device=device, on_progress=on_progress)
-                parts = []
-                for start in range(0, len(duels), TOGETHER):
-                    parts.append(verdict(duels[start : start + TOGETHER]).leads)
-                    if on_part:
-                        on_part(min(len(duels), start + TOGETHER), len(duels))
-                return np.concatenate(parts, axis=1).tolist()
-
             identity = hashlib.sha256(f"{judge}|{_weights(judge)}".encode()).hexdigest()[:16]
-            verdicts = Verdicts(np.asarray(_kept(output_dir, f"leads-{identity}.json", leads)))
+            verdicts = Verdicts(np.asarray(_kept(output_dir, f"leads-{identity}.json", partial(leads, judge))))
             rng = np.random.default_rng(seed)
             rates.append(summarize(duels, verdicts, names=(first, second), judge=judge, rng=rng))
     return rates, duels
@@ -289,9 +289,9 @@ def win_rate(
 def _weights(name: str) -> str:
     """Hash of a policy's or a judge's weights where they are files that another training may write over; else nothing."""
     folder = Path(name.removeprefix("adapter:"))
-    for place in (folder / part for part in PARTS):
-        if (place / "adapter_model.safetensors").is_file():
-            return adapter_hash(place)
+    place = reward_folder(folder) or folder
+    if (place / "adapter_model.safetensors").is_file():
+        return adapter_hash(place)
     return folder_hash(folder) if (folder / "config.json").is_file() else ""
 
 
@@ -309,7 +309,7 @@ def load_judge(
 ) -> JudgeFunction:
     """A judge by the folder of its reward model, or by its model name."""
     folder = Path(name)
-    if any((folder / part / "reward_model.json").is_file() for part in PARTS):
+    if reward_folder(folder):
         from elicitor.train.reward_model import RewardModel
 
         return reward_judge(RewardModel.load(folder, dtype=dtype, device=device).score)

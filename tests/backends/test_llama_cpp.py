@@ -11,6 +11,7 @@ pytest.importorskip("gguf")
 
 import gguf
 
+from elicitor.errors import BackendError
 from elicitor.labelling import run
 from elicitor.models import bundled_file, load_backend
 from elicitor.prompts import PromptEncoder
@@ -23,7 +24,7 @@ def weights(tmp_path_factory):
     """The bundled model's file with every tensor in float32, so that both sides compute with the same numbers."""
     try:
         source = bundled_file()
-    except Exception as error:
+    except BackendError as error:
         pytest.skip(f"no bundled model: {error}")
     reader = gguf.GGUFReader(source)
     path = tmp_path_factory.mktemp("gguf") / "float32.gguf"

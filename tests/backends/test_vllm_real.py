@@ -9,6 +9,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 pytest.importorskip("httpx")
 
 from elicitor.data import Assignment
+from elicitor.errors import BackendError
 from elicitor.labelling import prepare, run
 from elicitor.models import load_backend, locate
 from elicitor.objective import Meter
@@ -24,7 +25,7 @@ def folder():
     """The bundled model as a folder that vLLM reads."""
     try:
         return locate("bundled").files(dtype="float32")[0]
-    except Exception as error:
+    except BackendError as error:
         pytest.skip(f"no bundled model: {error}")
 
 

@@ -7,7 +7,7 @@ pytest.importorskip("trl")
 import elicitor
 from elicitor.config import build_config
 from elicitor.dry_run import estimate
-from elicitor.errors import BackendError, ConfigError
+from elicitor.errors import BackendError, ConfigError, DataError
 from elicitor.labelling import prepare, run
 
 TRAIN = {"epochs": 6, "batch_size": 4, "lora_r": 4, "learning_rate": 1e-2}
@@ -70,11 +70,20 @@ def test_a_dry_run_bounds_the_tokens(settings, tmp_path):
     [
         ({"model": "fake"}, BackendError, "search scalable trains its model, which 'fake' cannot be"),
         ({"scalable": {"train": {"epoch": 2}}}, ConfigError, "unknown training setting 'epoch'"),
+        ({"scalable": {"train": {"report_to": "trackio"}}}, ConfigError, "use --report-to, which follows the search"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(settings, tmp_path, more, error, words):
     with pytest.raises(error, match=words):
         run(settings(**more), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_group_is_refused_before_anything_is_written(settings, tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_text("".join(f'{{"text": "Text {k}.", "consistency_id": "g"}}\n' for k in range(6)))
+    with pytest.raises(DataError, match="all 6 examples are of one group"):
+        run(settings(data=str(file), task="statements", scalable={"start_labels": None}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

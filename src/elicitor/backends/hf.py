@@ -28,6 +28,7 @@ from elicitor.backends.hf_states import last_token_states
 from elicitor.backends.hf_tokenizer import HfTokenizer
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.radix import segmented
+from elicitor.backends.split_attention import use_split_attention
 from elicitor.backends.trie import Pass, Read, check_fit, check_room, cost, schedule
 from elicitor.errors import BackendError
 
@@ -59,14 +60,13 @@ class HfBackend:
         self._name = name
         self._text_config = model.config.get_text_config()
         self.croppable = _has_croppable_state(self._text_config)
-        self.packing = "off: pack_tokens is 0"
-        self._pack_tokens = 0
-        if pack_tokens:
-            self.packing = _packing_obstacle(self) or "on"
-            self._pack_tokens = pack_tokens if self.packing == "on" else 0
+        self.attention = self._choose_attention()
+        obstacle = _obstacle(self, packed=True) if pack_tokens else "pack_tokens is 0"
+        self.packing = f"off: {obstacle}" if obstacle else "on"
+        self._pack_tokens = 0 if obstacle else pack_tokens
         kept = int(cache_gb * 1e9 / _bytes_per_token(self)) if cache_gb and self.croppable else 0
         self._prefix_cache = PrefixCache(kept)
-        settings = f"{weights}|{model.dtype}|{model.device.type}|{self._pack_tokens}|{kept}"
+        settings = f"{weights}|{model.dtype}|{model.device.type}|{self.attention}|{self._pack_tokens}|{kept}"
         self._fingerprint = hashlib.sha256(settings.encode()).hexdigest()
 
     @property
@@ -76,7 +76,7 @@ class HfBackend:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, dtype, device type, packing and reuse."""
+        """Hash of weights, dtype, device type, attention, packing and reuse."""
         return self._fingerprint
 
     @property
@@ -101,6 +101,7 @@ class HfBackend:
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
             "state": "cropped" if self.croppable else "copied at branch points",
+            "attention": self.attention,
             "packing": self.packing,
             "kept between calls": f"{self.reusable_tokens:,} tokens",
         }
@@ -196,6 +197,15 @@ class HfBackend:
         """Drop the keys and values kept from earlier calls."""
         self._prefix_cache = PrefixCache(self.reusable_tokens)
 
+    def _choose_attention(self) -> str:
+        """Split the attention of tokens behind a prefix in two where that is possible and right."""
+        before = self._text_config._attn_implementation
+        if self.croppable and use_split_attention(self._model):
+            if _obstacle(self, packed=False) is None:
+                return "split"
+            self._model.set_attn_implementation(before)
+        return str(before)
+
     def _execute(self, passes: Sequence[Pass]) -> Iterator[Done]:
         if self.croppable:
             return execute(self._model, passes, batch_tokens=self._pack_tokens)
@@ -235,24 +245,25 @@ def _bytes_per_token(backend: HfBackend) -> int:
     return sum(tensor.numel() * tensor.element_size() for pair in kept for tensor in pair)
 
 
-def _packing_obstacle(backend: HfBackend) -> str | None:
-    """Why this model cannot run packed passes, found by trying: a model may ignore a mask without saying so."""
+def _obstacle(backend: HfBackend, *, packed: bool) -> str | None:
+    """Why this model cannot run tokens behind a cached prefix as asked, found by trying: it may ignore a mask silently."""
     if not backend.croppable:
-        return "off: the model has recurrent or convolutional layers"
+        return "the model has recurrent or convolutional layers"
     vocabulary = backend._text_config.vocab_size
     draw = np.random.default_rng(0).integers(vocabulary, size=64).tolist()
     prefix, left, right = draw[:20], draw[20:50], draw[50:]
-    parents = [*range(-1, 29), -1, *range(30, 43)]
-    packed = Pass(20, left + right, parents, [Read(29, 0, 0, 0), Read(43, 1, 0, 0)])
+    parents = [*range(-1, 29), -1 if packed else 29, *range(30, 43)]
+    item = Pass(20, left + right, parents, [Read(29, 0, 0, 0), Read(43, 1, 0, 0)])
+    texts = (prefix + left, prefix + ([] if packed else left) + right)
     try:
         with torch.inference_mode():
-            *_, done = execute(backend._model, [Pass(0, prefix, list(range(-1, 19)), []), packed], batch_tokens=0)
-            wanted = torch.cat([log_probs_after(backend._model, [prefix + part], [])[0] for part in (left, right)])
+            *_, done = execute(backend._model, [Pass(0, prefix, list(range(-1, 19)), []), item], batch_tokens=0)
+            wanted = torch.cat([log_probs_after(backend._model, [text], [])[0] for text in texts])
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        return f"off: the model refuses a tree mask ({type(error).__name__})"
+        return f"the model refuses {'a tree mask' if packed else 'it'} ({type(error).__name__})"
     difference = (done.rows - wanted).abs().max().item()
     tolerance = 1e-3 if backend._model.dtype == torch.float32 else 0.5
-    return None if difference <= tolerance else f"off: tree-masked scores differ by {difference:.2g} nats"
+    return None if difference <= tolerance else f"scores differ by {difference:.2g} nats"
 
 
 def load(

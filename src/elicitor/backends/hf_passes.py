@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from elicitor.backends.split_attention import uses_split_attention
 from elicitor.backends.trie import Pass
 
 CHUNK_TOKENS = 2048
@@ -300,7 +301,8 @@ def attention_masks(model: Any, mask: np.ndarray, positions: np.ndarray, keys: n
         keys: Shape (rows, keys): place of each key.
 
     Returns:
-        Tensors of shape (rows, 1, tokens, keys).
+        Tensors of shape (rows, 1, tokens, keys); of shape (rows, 1, tokens, tokens) where all that stands before the tokens is
+        visible to each of them and the model's attention takes that.
     """
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
@@ -314,6 +316,9 @@ def attention_masks(model: Any, mask: np.ndarray, positions: np.ndarray, keys: n
 
 
 def _additive(model: Any, mask: np.ndarray) -> torch.Tensor:
+    prefix = mask.shape[2] - mask.shape[1]
+    if uses_split_attention(model) and mask[:, :, :prefix].all():
+        mask = mask[:, :, prefix:]
     options = {"dtype": model.dtype, "device": model.device}
     visible = torch.from_numpy(mask).to(model.device)
     hidden = torch.full((), torch.finfo(model.dtype).min, **options)

@@ -60,6 +60,9 @@ class Proposal(Event):
         utility_proposed: U(D) with the proposal and its repairs; None when the proposal is the label it already had.
         temperature: Temperature of the acceptance.
         options_tried: Evaluations of U(D) spent on repairs.
+        terms_read: Terms of U that the decision was made by, where not all were read.
+        terms: Terms of U there were.
+        agrees: Whether all terms confirm a decision by some of them; None where that was not looked at.
     """
 
     example: str
@@ -68,6 +71,9 @@ class Proposal(Event):
     utility_proposed: float | None
     temperature: float
     options_tried: int
+    terms_read: int | None = None
+    terms: int | None = None
+    agrees: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,27 @@
 """Internal Coherence Maximization by annealed search (Wen et al. 2025, algorithms 1 and 2).
 
 Read `Icm.start`, then `Icm.step`: one iteration picks an example, asks the model which label all the others predict for
-it, repairs what that contradicts, and keeps the result if utility rises or the temperature allows.
+it, repairs what that contradicts, and keeps the result if utility rises or the temperature allows. With ``utility="sampled"``
+examples are picked in blocks, everything outside a block is encoded once while its members are proposed for, and a random
+part of the terms of U decides where it can; `elicitor.search.judging` is where both ways of judging are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from elicitor.config import IcmConfig
 from elicitor.data import Assignment
-from elicitor.objective import Problem, normalize
+from elicitor.objective import Array, Problem, normalize
 from elicitor.search.events import AnyEvent, Event, Proposal, Warned
 from elicitor.search.first_labels import first_labels
+from elicitor.search.judging import Judged, asked_about, exactly, fresh_order, on_a_sample
 from elicitor.search.repair import repair
-from elicitor.search.schedule import accepts, temperature
-from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
+from elicitor.search.schedule import temperature
+from elicitor.search.state import SearchState, Sweep, changes, event_fields, relabelling_event
 
 STALL_WINDOW = 20
 """First labels over which the share of acceptances is watched."""
@@ -82,31 +86,23 @@ class Icm:
         spent = problem.meter.cost
         iteration = state.iteration + 1
         heat = temperature(iteration, self.config)
-        weights = problem.constraints.proposal_weights(state.assignment, group_weight=self.config.group_weight)
-        picked = int(rng.choice(len(problem.dataset), p=weights / weights.sum()))
+        picked, state = self._pick(problem, state, rng=rng)
         before = state.assignment[picked]
-        proposed = self._predicted_label(problem, state, picked, rng=rng)
-
-        current = utility = state.utility
-        assignment, options_tried, accepted = state.assignment, 0, False
-        if proposed != before:
-            candidate = assignment.with_labels({picked: proposed})
-            in_question = {picked}.union(*(c.members for c in problem.constraints.violated(candidate)))
-            current = problem.comparable(current, assignment, last=sorted(in_question), rng=rng)
-            utility = problem.utility(candidate, rng=rng, after=current)
-            assignment, utility, options_tried = repair(
-                problem, candidate, utility, rounds=self.config.repair_rounds, rng=rng, after=current
-            )
-            accepted = accepts(utility.total - current.total, heat, rng)
-        changed = accepted and assignment != state.assignment
+        row = self._row(problem, state, picked, rng=rng)
+        proposed = int(np.argmax(normalize(row - state.utility.offset)))
+        judged = self._judge(problem, state, picked, proposed, row, heat=heat, rng=rng)
+        changed = judged is not None and judged.accepted and judged.assignment != state.assignment
+        utility = state.utility if judged is None else judged.utility if changed else judged.current
 
         after = replace(
             state,
-            assignment=assignment if changed else state.assignment,
-            utility=utility if changed else current,
+            assignment=judged.assignment if judged and changed else state.assignment,
+            utility=utility,
             iteration=iteration,
             unchanged=0 if changed else state.unchanged + 1,
-            verdicts=(*state.verdicts, accepted)[-STALL_WINDOW:] if before is None else state.verdicts,
+            verdicts=(*state.verdicts, bool(judged and judged.accepted))[-STALL_WINDOW:]
+            if before is None
+            else state.verdicts,
         )
         names = problem.dataset.label_space.labels
         event = Proposal(
@@ -114,23 +110,74 @@ class Icm:
             example=problem.dataset.examples[picked].id,
             label_before=None if before is None else names[before],
             label_proposed=names[proposed],
-            labels=changes(problem, state.assignment, assignment),
-            accepted=accepted,
-            utility_proposed=utility.total if proposed != before else None,
+            labels=changes(problem, state.assignment, judged.assignment if judged else state.assignment),
+            accepted=judged is not None and judged.accepted,
+            utility_proposed=judged.utility.total if judged else None,
             temperature=heat,
-            options_tried=options_tried,
+            options_tried=judged.options_tried if judged else 0,
+            terms_read=judged.terms_read if judged else None,
+            terms=judged.terms if judged else None,
+            agrees=judged.agrees if judged else None,
             **event_fields(problem, after, batch=self.batch, spent_before=spent),
         )
         after = self._judge_end(problem, after)
+        if after.finished and self.config.utility == "sampled":
+            after = replace(after, utility=problem.utility(after.assignment, rng=rng, after=after.utility))
         after, warnings = self._watch_growth(problem, after)
         return after, [event, *warnings]
 
-    def _predicted_label(self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator) -> int:
+    def _pick(self, problem: Problem, state: SearchState, *, rng: np.random.Generator) -> tuple[int, SearchState]:
+        """The next example to propose for: by lot, or the next of a block that is drawn by the same lot."""
+        weights = problem.constraints.proposal_weights(state.assignment, group_weight=self.config.group_weight)
+        shares = weights / weights.sum()
+        if self.config.utility == "exact":
+            return int(rng.choice(len(problem.dataset), p=shares)), state
+        if state.sweep is None or not state.sweep.blocks:
+            size = min(self.config.block_size, int(np.count_nonzero(shares)))
+            drawn = rng.choice(len(problem.dataset), size=size, replace=False, p=shares)
+            number = state.sweep.number + 1 if state.sweep else 1
+            state = replace(state, sweep=Sweep(number, (tuple(drawn.tolist()),), changed=False, votes=()))
+        assert state.sweep is not None  # made above
+        ((picked, *rest),) = state.sweep.blocks
+        order = state.utility.order
+        if order is None or {picked, *rest} & set(order.base) or len(rest) + 1 == self.config.block_size:
+            order = fresh_order(state.assignment, (picked, *rest), rng=rng)
+        sweep = replace(state.sweep, blocks=(tuple(rest),) if rest else ())
+        return picked, replace(state, sweep=sweep, utility=replace(state.utility, order=order))
+
+    def _row(self, problem: Problem, state: SearchState, picked: int, *, rng: np.random.Generator) -> Array:
+        """Distribution of an example given all labels but its own, shape (labels,)."""
+        utility = state.utility
+        if self.config.utility == "sampled" and utility.order is not None:
+            return np.asarray(problem.ask([asked_about(utility.order, picked)], state.assignment)[0])
         if state.assignment[picked] is None:
-            log_probs = problem.predict([picked], state.assignment, rng=rng, after=state.utility)[0]
-        else:
-            log_probs = state.utility.log_probs[state.utility.positions.index(picked)]
-        return int(np.argmax(normalize(log_probs - state.utility.offset)))
+            return np.asarray(problem.predict([picked], state.assignment, rng=rng, after=utility)[0])
+        return np.asarray(utility.log_probs[utility.positions.index(picked)])
+
+    def _judge(
+        self,
+        problem: Problem,
+        state: SearchState,
+        picked: int,
+        proposed: int,
+        row: Array,
+        *,
+        heat: float,
+        rng: np.random.Generator,
+    ) -> Judged | None:
+        """What comes of a proposal; None where it is the label held."""
+        held = state.assignment
+        if proposed == held[picked]:
+            return None
+        options: Any = {"config": self.config, "heat": heat, "rng": rng}
+        candidate = held.with_labels({picked: proposed})
+        if self.config.utility == "exact":
+            return exactly(problem, state.utility, held, candidate, picked, **options)
+        others = [i for i in held.labelled if i != picked]
+        if others and not problem.constraints.violated(candidate):
+            return on_a_sample(problem, state.utility, held, picked, proposed, row, **options)
+        current = problem.utility(held, rng=rng, after=state.utility)
+        return exactly(problem, current, held, candidate, picked, **options)
 
     def _judge_end(self, problem: Problem, state: SearchState) -> SearchState:
         if state.unchanged >= len(problem.dataset):

@@ -7,7 +7,7 @@ prediction at the grain of folds, with weights in place of demonstrations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -140,6 +140,24 @@ class Scalable:
         return Sweep(number, deal_folds(dataset, self.config.folds, rng=rng), changed=False, votes=())
 
 
+def check_groups(dataset: Dataset) -> Sequence[tuple[int, ...]]:
+    """The groups of a data set that can be dealt into folds.
+
+    Args:
+        dataset: The examples.
+
+    Raises:
+        DataError: If all examples are of one group.
+    """
+    groups = dataset.groups()
+    if len(groups) < 2:
+        raise DataError(
+            f"all {len(dataset)} examples are of one group, so none of it can be learnt from the rest",
+            fix="use another search, or give each question a group_id of its own",
+        )
+    return groups
+
+
 def deal_folds(dataset: Dataset, folds: int, *, rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
     """Deal whole groups into folds of about equal size, by lot.
 
@@ -152,14 +170,9 @@ def deal_folds(dataset: Dataset, folds: int, *, rng: np.random.Generator) -> tup
         Positions of each fold, ascending.
 
     Raises:
-        DataError: If all examples are of one group.
+        DataError: See `check_groups`.
     """
-    groups = dataset.groups()
-    if len(groups) < 2:
-        raise DataError(
-            f"all {len(dataset)} examples are of one group, so none of it can be learnt from the rest",
-            fix="use another search, or give each question a group_id of its own",
-        )
+    groups = check_groups(dataset)
     dealt: list[list[int]] = [[] for _ in range(min(folds, len(groups)))]
     # Large groups first, each into the smallest fold, so that folds differ by a group at most; chance decides among equals.
     order = sorted(rng.permutation(len(groups)).tolist(), key=lambda number: -len(groups[number]))

@@ -22,16 +22,18 @@ def temperature(iteration: int, config: IcmConfig) -> float:
     return max(config.min_temperature, config.initial_temperature / (1 + config.beta * math.log(iteration)))
 
 
-def accepts(change: float, temperature: float, rng: np.random.Generator) -> bool:
-    """Metropolis acceptance: always when utility rises, else with probability exp(change / temperature).
+def threshold(temperature: float, rng: np.random.Generator) -> float:
+    """The change of utility above which Metropolis acceptance takes a proposal.
+
+    A change is taken with probability min(1, exp(change / temperature)): it must exceed temperature times the log of a
+    uniform number.
 
     Args:
-        change: U(D') - U(D).
         temperature: Positive.
         rng: Draws one number whatever the change is, so that the stream of draws does not depend on scores' noise.
 
     Returns:
-        Whether the proposal is taken.
+        U(D') - U(D) to exceed; negative.
     """
     draw = rng.random()
-    return change > 0 or draw < math.exp(change / temperature)
+    return temperature * math.log(draw) if draw else -math.inf

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from elicitor.backends.base import Cost, Progress
 from elicitor.batch_search import BatchJob
 from elicitor.config import RunConfig
-from elicitor.errors import BackendError
+from elicitor.errors import BackendError, ConfigError
 from elicitor.models import load_backend, locate
 from elicitor.search.scalable import Tuned
 from elicitor.train.folder import refuse_several_processes
@@ -26,7 +26,7 @@ def scalable_settings(config: RunConfig) -> SftSettings:
     """Settings of each training of a run, checked together with its model.
 
     Raises:
-        ConfigError: If a setting of ``scalable.train`` is unknown or out of range.
+        ConfigError: If a setting of ``scalable.train`` is unknown or out of range, or names trackers.
         BackendError: If the model is none that can be trained here.
     """
     try:
@@ -37,7 +37,13 @@ def scalable_settings(config: RunConfig) -> SftSettings:
             fix="use bundled, hf:NAME, gguf:FILE, adapter:FOLDER or a folder",
         ) from error
     given: dict[str, Any] = {"seed": config.seed, **config.scalable.train}
-    return build_settings(SftSettings, flags=given)
+    settings = build_settings(SftSettings, flags=given)
+    if settings.report_to != "none":
+        raise ConfigError(
+            "scalable.train.report_to: each training's folder goes when its model has been asked",
+            fix="use --report-to, which follows the search",
+        )
+    return settings
 
 
 @contextmanager

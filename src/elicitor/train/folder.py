@@ -23,6 +23,10 @@ from elicitor.runs import hold, read_json, write_atomic, write_json
 MADE_FROM = "training.yaml"
 RESULT = "training.json"
 CHECKPOINTS = "checkpoints"
+REWARD_MODEL = "reward_model.json"
+"""Written last: it marks a folder as a whole reward model."""
+INITIAL, FINAL = "initial", "final"
+"""Reward models in the folder of ``train reward``, in the order in which they are made."""
 _LOCK = ".lock"
 
 
@@ -53,13 +57,16 @@ def refuse_several_processes(what: str) -> None:
 
 
 @contextmanager
-def training_folder(path: Path, made_from: Mapping[str, Any], *, resume: bool) -> Iterator[Path]:
-    """Hold a training's folder while it runs.
+def training_folder(
+    path: Path, made_from: Mapping[str, Any], *, resume: bool, what: str = "training"
+) -> Iterator[Path]:
+    """Hold a training's folder, or that of anything else that is resumed like one, while it runs.
 
     Args:
         path: The folder; new or empty unless ``resume``.
         made_from: Settings, and hashes of rows and model: what a resumed training must share. JSON values.
-        resume: Go on with the training there, if one has begun.
+        resume: Go on with what is there, if it has begun.
+        what: What it is called in messages.
 
     Yields:
         The folder.
@@ -74,9 +81,7 @@ def training_folder(path: Path, made_from: Mapping[str, Any], *, resume: bool) -
         return
     begun = (path / MADE_FROM).is_file()
     if begun and not resume:
-        raise ConfigError(
-            f"{path} holds a training", fix="add --resume to go on with it, or choose another --output-dir"
-        )
+        raise ConfigError(f"{path} holds a {what}", fix="add --resume to go on with it, or choose another --output-dir")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
     if not begun and path.is_dir():
@@ -84,7 +89,7 @@ def training_folder(path: Path, made_from: Mapping[str, Any], *, resume: bool) -
         if strange:
             raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
     if begun:
-        _compare(path, made_from)
+        _compare(path, made_from, what=what)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = hold(path / _LOCK)
@@ -121,6 +126,12 @@ def read_result(path: Path) -> dict[str, Any]:
     return read_json(path / RESULT)
 
 
+def reward_folder(path: Path) -> Path | None:
+    """The reward model of a folder: the folder itself, or the last one that a training in it has finished; None without."""
+    places = (path, path / FINAL, path / INITIAL)
+    return next((place for place in places if (place / REWARD_MODEL).is_file()), None)
+
+
 def last_checkpoint(path: Path) -> Path | None:
     """The newest whole checkpoint; parts of later ones, left by a kill, are removed.
 
@@ -151,16 +162,16 @@ def adopt(path: Path, saved: Path, *, last: str) -> None:
     saved.rmdir()
 
 
-def _compare(path: Path, made_from: Mapping[str, Any]) -> None:
+def _compare(path: Path, made_from: Mapping[str, Any], *, what: str) -> None:
     try:
         before = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise DataError(f"{path / MADE_FROM} is broken", fix="train again in another --output-dir") from error
+        raise DataError(f"{path / MADE_FROM} is broken", fix="start again in another --output-dir") from error
     # JSON and back, so that tuples and lists compare equal.
     now = json.loads(json.dumps(made_from))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ResumeMismatchError(
-                f"the training was made with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
-                fix="give the same again, or train in another --output-dir",
+                f"the {what} was made with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
+                fix="give the same again, or choose another --output-dir",
             )

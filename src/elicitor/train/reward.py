@@ -22,16 +22,23 @@ from elicitor.labelling import task_of
 from elicitor.manifest import package_versions
 from elicitor.runs import has_run, load_run_config
 from elicitor.tasks import Task, load_task
-from elicitor.train.folder import finish, is_finished, is_main_process, read_result, training_folder
+from elicitor.train.folder import (
+    FINAL,
+    INITIAL,
+    REWARD_MODEL,
+    finish,
+    is_finished,
+    is_main_process,
+    read_result,
+    training_folder,
+)
 from elicitor.train.lora import OnTrainStep, process_state
 from elicitor.train.pairs import Labelled, LabelSource, Pair, iter_pairs, labelled_pairs
 from elicitor.train.relabel import preferences as relabelled_preferences
 from elicitor.train.relabel import relabel, summarize
 from elicitor.train.reward_fit import RewardSettings, fit_reward_model
-from elicitor.train.reward_model import ABOUT, RewardModel
+from elicitor.train.reward_model import RewardModel
 
-INITIAL = "initial"
-FINAL = "final"
 RELABELLED = "relabelled.jsonl"
 
 
@@ -171,7 +178,7 @@ def train_reward(
         output = folder / RELABELLED
         stages: dict[str, Any] = {}
         if work.rest is not None:
-            if not (folder / INITIAL / ABOUT).is_file():
+            if not (folder / INITIAL / REWARD_MODEL).is_file():
                 fit(lambda: iter(own), folder / INITIAL, facts={"labels": labels})
             if on_stage:
                 on_stage(f"the initial reward model labels {work.n_rest:,} pairs")
@@ -179,7 +186,7 @@ def train_reward(
             relabel(initial, work.rest_pairs, output, total=work.n_rest, on_progress=on_progress, on_part=on_part)
             stages["relabelled"] = asdict(summarize(output))
             del initial
-        if not (folder / FINAL / ABOUT).is_file():
+        if not (folder / FINAL / REWARD_MODEL).is_file():
 
             def everything() -> Iterator[Any]:
                 yield from own
@@ -187,7 +194,7 @@ def train_reward(
                     yield from relabelled_preferences(output, work.rest_pairs(), min_margin=settings.min_margin)
 
             fit(everything, folder / FINAL, facts={"labels": labels, "labelled": len(own)})
-        final = json.loads((folder / FINAL / ABOUT).read_text(encoding="utf-8"))
+        final = json.loads((folder / FINAL / REWARD_MODEL).read_text(encoding="utf-8"))
         result = {
             "kind": "reward",
             "model": work.model,

@@ -24,10 +24,9 @@ from elicitor.errors import BackendError, DataError, ResumeMismatchError
 from elicitor.manifest import package_versions
 from elicitor.models import locate
 from elicitor.runs import read_json, write_json
-from elicitor.train.folder import adopt
+from elicitor.train.folder import REWARD_MODEL, adopt, reward_folder
 from elicitor.train.rendering import Message, Rendering
 
-ABOUT = "reward_model.json"
 WEIGHTS = "adapter_model.safetensors"
 HEAD = "score"
 """Name of the head in transformers' models for sequence classification."""
@@ -152,7 +151,7 @@ class RewardModel:
         folder = find_folder(Path(folder))
         if not (folder / WEIGHTS).is_file():
             raise DataError(f"{folder} has no {WEIGHTS}", fix="train it again; pickled weights are not read")
-        about = read_json(folder / ABOUT)
+        about = read_json(folder / REWARD_MODEL)
         rendering = Rendering.from_json(about.get("rendering", {}))
         loaded = load_base(base or str(about["base"]), dtype=dtype, device=device)
         if loaded.fingerprint != about["base_fingerprint"]:
@@ -176,8 +175,8 @@ class RewardModel:
         self.model.peft_config["default"].base_model_name_or_path = self.base.name.removeprefix("hf:")
         self.model.save_pretrained(str(saved), safe_serialization=True, save_embedding_layers=False)
         (saved / "README.md").unlink(missing_ok=True)
-        write_json(saved / ABOUT, self.about)
-        adopt(self.folder, saved, last=ABOUT)
+        write_json(saved / REWARD_MODEL, self.about)
+        adopt(self.folder, saved, last=REWARD_MODEL)
 
     def score(
         self,
@@ -287,7 +286,7 @@ def find_folder(path: Path) -> Path:
     Raises:
         DataError: If there is none.
     """
-    for folder in (path, path / "final", path / "initial"):
-        if (folder / ABOUT).is_file():
-            return folder
-    raise DataError(f"{path} holds no finished reward model", fix="finish 'elicitor train reward' with --resume")
+    folder = reward_folder(path)
+    if folder is None:
+        raise DataError(f"{path} holds no finished reward model", fix="finish 'elicitor train reward' with --resume")
+    return folder

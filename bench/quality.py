@@ -1,0 +1,170 @@
+r"""Quality for the tokens spent: label accuracy and exact U of each search on several data sets and seeds.
+
+Each search runs to its end as ``elicitor label`` runs it, on whole groups of at most ``--n`` examples that the seed draws; gold
+is read afterwards. Rows are written as they come, and rows that the file already has are not computed again, so a long
+comparison can be stopped and gone on with.
+
+    python bench/quality.py --model bundled --n 32 --seeds 0,1,2,3,4 --json quality.json \
+        --data sentiment=movie_review_sentiment.jsonl,truthfulqa=truthfulqa_paper_train.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from search import some_groups, worth
+
+from elicitor.backends.base import Backend
+from elicitor.batch_search import BatchStep, search_batch
+from elicitor.config import RunConfig, build_config
+from elicitor.console import environment
+from elicitor.data import Assignment
+from elicitor.gold import load_gold
+from elicitor.labelling import Workload, prepare
+from elicitor.metrics import mean
+from elicitor.models import load_backend
+from elicitor.objective import Meter
+
+ARMS: dict[str, dict[str, Any]] = {
+    "icm": {"search": "icm"},
+    "sampled": {"search": "icm", "icm.utility": "sampled"},
+    "gibbs": {"search": "gibbs"},
+    "bootstrap": {"search": "bootstrap"},
+    "scalable": {"search": "scalable"},
+}
+KEY = ("data", "arm", "seed")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", required=True, help="TASK=FILE, with commas; gold is in the file and no search sees it"
+    )
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--n", type=int, default=32, help="examples, at most")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--calibration", default="batch")
+    parser.add_argument("--json", type=Path, help="write the figures to this file, and go on from those in it")
+    options = parser.parse_args()
+
+    settings = {name: getattr(options, name) for name in ("model", "dtype", "n", "calibration")}
+    rows = known_rows(options.json, settings)
+    backend: Backend | None = None
+    for seed in map(int, options.seeds.split(",")):
+        for pair in options.data.split(","):
+            task, _, file = pair.partition("=")
+            for arm in options.arms.split(","):
+                if any(tuple(row[name] for name in KEY) == (Path(file).name, arm, seed) for row in rows):
+                    continue
+                backend = backend or load_backend(options.model, dtype=options.dtype)
+                flags = {
+                    "data": file,
+                    "task": task,
+                    "model": options.model,
+                    "seed": seed,
+                    "backend.dtype": options.dtype,
+                }
+                config = build_config(flags={**flags, "objective.calibration": options.calibration, **ARMS[arm]})
+                row = {"data": Path(file).name, "arm": arm, "seed": seed, **measure(config, backend, options.n)}
+                rows.append(row)
+                print(line(row), flush=True)
+                if options.json:
+                    result = {**settings, "summary": summary(rows), "rows": rows, "environment": environment()}
+                    options.json.write_text(json.dumps(result, indent=2) + "\n")
+    print()
+    for entry in summary(rows):
+        print(
+            f"{entry['data']:32} {entry['arm']:>10}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
+            f"U {entry['utility']}  tokens {entry['tokens']:,.0f}  collapsed {entry['collapsed']}"
+        )
+
+
+def known_rows(file: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of an earlier call, which must have had the same settings."""
+    if file is None or not file.exists():
+        return []
+    before = json.loads(file.read_text())
+    if any(before[name] != value for name, value in settings.items()):
+        raise SystemExit(f"{file} was made with other settings: name another file")
+    rows: list[dict[str, Any]] = before["rows"]
+    return rows
+
+
+def measure(config: RunConfig, backend: Backend, n: int) -> dict[str, Any]:
+    """One search: what it cost, what came of it, and how accuracy rose with the tokens spent."""
+    whole = prepare(config, backend=backend)
+    workload = Workload(whole.inputs, backend, (some_groups(whole.dataset, n, config.seed),))
+    problem = workload.problem(0, meter=Meter())
+    golden = load_gold(config.data, whole.task).labels
+    gold = [golden[example.id] for example in problem.dataset.examples]
+    curve: list[dict[str, Any]] = []
+
+    def watch(step: BatchStep) -> None:
+        held = [(y, g) for y, g in zip(step.state.assignment.labels, gold, strict=True) if y is not None]
+        curve.append(
+            {
+                "tokens": (step.moment.meter or {})["cost"]["tokens_computed"],
+                "labelled": len(held),
+                "accuracy": sum(y == g for y, g in held) / len(held),
+                "utility": step.state.utility.total,
+            }
+        )
+
+    started = time.perf_counter()
+    result = search_batch(workload.inputs.job(0, workload.batches[0]), backend, on_step=watch)
+    seconds = time.perf_counter() - started
+    labels = Assignment(tuple(problem.dataset.label_space.labels.index(found["label"]) for found in result.labels))
+    return {
+        "n": len(gold),
+        "finished": result.metrics["finished"],
+        "filled": result.metrics["filled"],
+        "prompts": result.meter.cost.prompts,
+        "tokens": result.meter.cost.tokens_computed,
+        "seconds": seconds,
+        **worth(problem, labels, whole.task, config.data),
+        "curve": curve,
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over seeds with intervals; a seed draws examples and search alike."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        cells[row["data"], row["arm"]].append(row)
+    return [
+        {
+            "data": data,
+            "arm": arm,
+            "seeds": [row["seed"] for row in some],
+            "accuracy": over_seeds([row["label_accuracy"]["value"] for row in some]),
+            "utility": over_seeds([row["exact_utility"] for row in some]),
+            "tokens": float(np.mean([row["tokens"] for row in some])),
+            "collapsed": sum(min(row["shares"]) == 0 for row in some),
+        }
+        for (data, arm), some in cells.items()
+    ]
+
+
+def over_seeds(values: list[float]) -> str:
+    """Mean over seeds with a 95% interval, by bootstrap over seeds."""
+    return str(mean(np.asarray([values]), list(map(str, range(len(values)))), rng=np.random.default_rng(0)))
+
+
+def line(row: dict[str, Any]) -> str:
+    right = row["label_accuracy"]
+    return (
+        f"{row['data']} {row['arm']} seed {row['seed']}: accuracy {right['value']:.3f}, U {row['exact_utility']:.1f}, "
+        f"{row['tokens']:,} tokens, {row['seconds']:.0f} s, labels {row['shares']}, {row['finished']}"
+    )
+
+
+if __name__ == "__main__":
+    main()
