@@ -87,6 +87,7 @@ def main() -> None:
             )
     if options.json:
         facts = {name: str(value) for name, value in vars(options).items() if name != "json"}
+        facts["data"] = Path(options.data).name
         options.json.write_text(json.dumps({**facts, "rows": rows, "environment": environment()}, indent=2) + "\n")
 
 

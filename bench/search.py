@@ -73,6 +73,7 @@ def main() -> None:
     show(rows, raw)
     if options.json:
         facts = {name: str(value) for name, value in vars(options).items() if name != "json"}
+        facts["data"] = Path(options.data).name
         result = {**facts, "raw_tokens_per_second": raw, "rows": rows, "environment": environment()}
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 
