@@ -21,7 +21,7 @@ from search import some_groups
 
 from elicitor.backends.base import Backend, Prompt
 from elicitor.backends.trie import token_cost
-from elicitor.config import IcmConfig, build_config
+from elicitor.config import build_config
 from elicitor.console import environment
 from elicitor.data import Assignment
 from elicitor.labelling import Workload, prepare
@@ -33,6 +33,7 @@ from elicitor.search.first_labels import label_everything
 from elicitor.search.judging import asked_about, fresh_order
 from elicitor.search.schedule import temperature, threshold
 from elicitor.search.sequential import Terms, change, is_decided
+from elicitor.search_settings import IcmConfig
 
 DRAWS = 50
 

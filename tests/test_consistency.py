@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elicitor import consistency
-from elicitor.config import IcmConfig
 from elicitor.consistency import Constraint, Constraints
 from elicitor.data import Assignment, Dataset, Example, LabelSpace
 from elicitor.errors import TaskError
+from elicitor.search_settings import IcmConfig
 
 BINARY = LabelSpace(("False", "True"), (" False", " True"), positive=1)
 KINDS = ("at_most_one", "equivalent", "exactly_one", "asymmetric", "negation")

@@ -20,7 +20,8 @@ from elicitor.config import RunConfig, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.gold import load_gold
-from elicitor.labelling import Run, run, task_of
+from elicitor.inputs import task_of
+from elicitor.labelling import Run, run
 from elicitor.metrics import Difference, Estimate, accuracy, difference
 from elicitor.models import load_backend
 from elicitor.plan import PlanKind

@@ -37,7 +37,8 @@ from elicitor.config import RunConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
-from elicitor.labelling import Run, Workload, load_run, prepare, run, task_of
+from elicitor.inputs import task_of
+from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.objective import Meter
 from elicitor.runs import MANIFEST, load_run_config, read_json, write_json, write_rows
 from elicitor.salience import best_predictor, trivial_features

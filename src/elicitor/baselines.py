@@ -12,11 +12,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from elicitor.config import BootstrapConfig
 from elicitor.errors import ConfigError
 from elicitor.objective import Problem
 from elicitor.probes import ProbeKind
 from elicitor.search.bootstrap import Bootstrap
+from elicitor.search_settings import BootstrapConfig
 
 Condition = Literal[
     "zero_shot",

@@ -32,7 +32,7 @@ from elicitor.baselines import (
     one_vote_each,
     random_labels,
 )
-from elicitor.config import BootstrapConfig, ObjectiveConfig, PlanConfig
+from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset
 from elicitor.errors import BackendError, ConfigError, ContextOverflowError
@@ -49,6 +49,7 @@ from elicitor.probes import (
 )
 from elicitor.prompts import PromptEncoder, check_distinct
 from elicitor.runs import read_json, write_json
+from elicitor.search_settings import BootstrapConfig
 from elicitor.tasks import Task
 
 

@@ -20,7 +20,8 @@ from elicitor.backends.base import Backend, OnStage
 from elicitor.batch_search import BatchJob, BatchResult, search_batch
 from elicitor.config import RunConfig
 from elicitor.errors import BackendError, ConfigError, ElicitorError
-from elicitor.labelling import Inputs, ModelFacts
+from elicitor.inputs import Inputs
+from elicitor.labelling import ModelFacts
 from elicitor.models import load_backend
 from elicitor.prompts import PromptEncoder, Sizes
 

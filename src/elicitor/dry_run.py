@@ -10,12 +10,13 @@ import numpy as np
 
 from elicitor.backends.base import Prompt, RemoteBackend
 from elicitor.backends.trie import token_cost, unshared_tokens
-from elicitor.config import BootstrapConfig, GibbsConfig, IcmConfig, RunConfig, ScalableConfig
+from elicitor.config import RunConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
 from elicitor.search.gibbs import block_contexts, deal_blocks
+from elicitor.search_settings import BootstrapConfig, GibbsConfig, IcmConfig, ScalableConfig
 
 _GRID = 10
 """Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""

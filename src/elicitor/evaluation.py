@@ -20,8 +20,9 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import GoldLabels, load_gold, load_votes
+from elicitor.inputs import task_of
 from elicitor.label_accuracy import LabelAccuracy, label_accuracy
-from elicitor.labelling import ModelFacts, Run, load_run, task_of
+from elicitor.labelling import ModelFacts, Run, load_run
 from elicitor.metrics import (
     Difference,
     Estimate,

@@ -11,20 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from elicitor.backends.base import Backend, OnStage, Progress
-from elicitor.batch_search import BatchJob, BatchResult, BatchStep, Moment, meter_from_json, search_batch
-from elicitor.batching import Batches, fit_batches
+from elicitor.batch_search import BatchJob, BatchResult, BatchStep, meter_from_json, search_batch
+from elicitor.batching import Batches
 from elicitor.config import RunConfig, build_config
-from elicitor.data import Dataset, load_dataset
-from elicitor.errors import ConfigError, DataError
+from elicitor.data import Dataset
+from elicitor.errors import DataError
+from elicitor.inputs import Inputs, read_inputs
 from elicitor.joining import join_batches
 from elicitor.manifest import build_manifest
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
-from elicitor.prompts import PromptEncoder, Sizes
-from elicitor.readers import iter_rows as iter_data_rows
+from elicitor.prompts import PromptEncoder
 from elicitor.runs import (
     LABELS,
     METRICS,
@@ -37,10 +35,9 @@ from elicitor.runs import (
 )
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
-from elicitor.search.scalable import check_groups
 from elicitor.search.state import SearchState
-from elicitor.tasks import Task, load_task, resolve_task
-from elicitor.tracking import tracked, tracker_names
+from elicitor.tasks import Task
+from elicitor.tracking import tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,46 +82,6 @@ class Run:
     def labels(self) -> list[FoundLabel]:
         """One label an example, in the order of the data; read when first asked for."""
         return [FoundLabel(**row) for row in read_rows(self.path / LABELS)]
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """A run's inputs, the model apart, loaded and checked.
-
-    Attributes:
-        config: Resolved settings.
-        task: What is asked of each example.
-        dataset: Unlabelled examples, in a temporary file.
-        start_labels: Label index by example id that the search may start with, from the file that the settings name.
-    """
-
-    config: RunConfig
-    task: Task
-    dataset: Dataset
-    start_labels: Mapping[str, int]
-
-    def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
-        """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`."""
-        config = self.config
-        if config.search == "scalable":
-            check_groups(self.dataset)
-            return (tuple(range(len(self.dataset))),)
-        return fit_batches(
-            self.dataset,
-            sizes,
-            batch_size=config.batch_size,
-            max_context_tokens=max_context_tokens,
-            policy=config.context_policy,
-            max_demonstrations=config.plan.max_demonstrations if config.plan.kind == "sampled" else None,
-            rng=np.random.default_rng(config.seed),
-        )
-
-    def job(self, batch: int, positions: Sequence[int], *, checkpoint: Checkpoint | None = None) -> BatchJob:
-        """One batch to search, from where the checkpoint left it."""
-        begun = Moment()
-        if checkpoint and checkpoint.batch == batch:
-            begun = Moment(checkpoint.state, checkpoint.rng, checkpoint.meter)
-        return BatchJob(self.config, self.task, batch, self.dataset.subset(positions), self.start_labels, begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,38 +150,6 @@ def label(
     return run(build_config(flags=flags), Path(output_dir), resume=resume)
 
 
-def task_of(config: RunConfig) -> Task:
-    """The task of a run, with the verbalizers that its settings name.
-
-    Raises:
-        TaskError: If the task is unknown or the verbalizers do not fit its labels.
-    """
-    return load_task(config.task).with_verbalizers(config.verbalizers)
-
-
-def read_inputs(config: RunConfig) -> Inputs:
-    """Load and check everything a run needs but the model.
-
-    Raises:
-        ElicitorError: If settings, data or task cannot be used.
-    """
-    config = config.model_copy(update={"task": resolve_task(config.task)})
-    if config.search == "scalable":
-        from elicitor.train.fine_tuned import scalable_settings
-
-        scalable_settings(config)
-    tracker_names(config.report_to)
-    task = task_of(config)
-    dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
-    prior = config.objective.class_prior
-    if prior is not None and len(prior) != len(dataset.label_space):
-        raise ConfigError(
-            f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
-            fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
-        )
-    return Inputs(config, task, dataset, _start_labels(config, dataset))
-
-
 def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnStage | None = None) -> Workload:
     """Load and check everything a run needs, writing nothing.
 
@@ -244,20 +169,6 @@ def prepare(config: RunConfig, *, backend: Backend | None = None, on_stage: OnSt
         backend = load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     sizes = PromptEncoder(backend.tokenizer, inputs.task, inputs.dataset).sizes()
     return Workload(inputs, backend, inputs.batches(sizes, max_context_tokens=backend.max_context_tokens))
-
-
-def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
-    """Labels that the settings give the search to start with, by example id; other ids are refused."""
-    if config.start_labels is None:
-        return {}
-    known = {example.id for example in dataset.examples}
-    labels = {}
-    for row in iter_data_rows(config.start_labels):
-        name, label = row.values.get("id"), row.values.get("label")
-        if name not in known:
-            raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
-        labels[str(name)] = dataset.label_space.index(str(label))
-    return labels
 
 
 def run(

@@ -18,7 +18,8 @@ from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
 from elicitor.distributed import WorkerPool
 from elicitor.errors import ConfigError
-from elicitor.labelling import Inputs, Run, conclude, keep_result, open_folder, read_inputs
+from elicitor.inputs import Inputs, read_inputs
+from elicitor.labelling import Run, conclude, keep_result, open_folder
 from elicitor.runs import RunFolder, refuse_used
 from elicitor.tracking import tracker_names
 

@@ -13,13 +13,13 @@ from elicitor.backends.base import Backend, OnStage
 from elicitor.backends.trie import token_cost
 from elicitor.baselines import BOOTSTRAPS, PROBES, ZERO_SHOT, Condition
 from elicitor.comparison import Comparison
-from elicitor.config import BootstrapConfig
 from elicitor.data import load_dataset
 from elicitor.dry_run import bootstrap_bounds, estimate
 from elicitor.labelling import prepare
 from elicitor.models import load_backend
 from elicitor.objective import Meter
 from elicitor.prompts import PromptEncoder
+from elicitor.search_settings import BootstrapConfig
 from elicitor.suite import SuiteConfig, prepare_suite
 
 

@@ -96,7 +96,7 @@ def test_a_label_outside_the_list_is_an_error_not_a_number(server, reviews_confi
 
 
 def test_prompts_as_text_give_the_same_scores(server, reviews_config):
-    from elicitor.labelling import read_inputs
+    from elicitor.inputs import read_inputs
 
     inputs = read_inputs(reviews_config)
     scores = []

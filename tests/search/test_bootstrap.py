@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from elicitor.backends.fake import FakeBackend
-from elicitor.config import BootstrapConfig
 from elicitor.search.bootstrap import Bootstrap
+from elicitor.search_settings import BootstrapConfig
 
 
 @pytest.fixture

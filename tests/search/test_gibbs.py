@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elicitor.backends.fake import FakeBackend
-from elicitor.config import GibbsConfig, PlanConfig
+from elicitor.config import PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, Dataset, Example, LabelSpace
 from elicitor.search.events import replay
 from elicitor.search.gibbs import Gibbs, block_contexts, block_size, deal_blocks, draw, sweep_temperature, units
 from elicitor.search.state import SearchState
+from elicitor.search_settings import GibbsConfig
 
 
 @pytest.fixture

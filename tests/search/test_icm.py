@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from elicitor.backends.fake import FakeBackend
-from elicitor.config import IcmConfig
 from elicitor.data import Assignment
 from elicitor.search import finish
 from elicitor.search.icm import STALL_WINDOW, Icm
 from elicitor.search.repair import most_confident, repair
 from elicitor.search.state import SearchState
+from elicitor.search_settings import IcmConfig
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from elicitor.backends.fake import FakeBackend
-from elicitor.config import IcmConfig, build_config
+from elicitor.config import build_config
 from elicitor.data import Assignment
 from elicitor.errors import ConfigError
 from elicitor.search.icm import Icm
 from elicitor.search.judging import asked_about, exactly, fresh_order, on_a_sample
 from elicitor.search.state import SearchState
+from elicitor.search_settings import IcmConfig
 
 SAMPLED = {"utility": "sampled", "block_size": 4}
 

@@ -6,7 +6,6 @@ import pytest
 
 from elicitor.backends.base import Cost
 from elicitor.backends.fake import FakeBackend, concept_label
-from elicitor.config import ScalableConfig
 from elicitor.consistency import Constraint, Constraints
 from elicitor.data import Assignment
 from elicitor.errors import DataError
@@ -14,6 +13,7 @@ from elicitor.search import finish
 from elicitor.search.repair import most_confident
 from elicitor.search.scalable import Scalable, Tuned, deal_folds
 from elicitor.search.state import SearchState
+from elicitor.search_settings import ScalableConfig
 
 WEAK = FakeBackend(prior=0.3, noise=1.0)
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elicitor.config import IcmConfig
 from elicitor.search.schedule import temperature, threshold
+from elicitor.search_settings import IcmConfig
 
 
 def test_temperature_by_hand():

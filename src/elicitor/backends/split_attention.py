@@ -22,7 +22,7 @@ from elicitor.backends.hf_load import quiet
 NAME = "elicitor_split"
 """What transformers knows this attention by."""
 
-_PLAIN = {"softcap", "s_aux", "position_bias"}
+_SPECIAL = {"softcap", "s_aux", "position_bias"}
 """Arguments of attention that mean more than a scaled dot product."""
 
 
@@ -74,7 +74,7 @@ def attend(
     """
     tokens, keys = query.shape[2], key.shape[2]
     prefix = keys - tokens
-    is_special = not getattr(module, "is_causal", True) or any(kwargs.get(name) is not None for name in _PLAIN)
+    is_special = not getattr(module, "is_causal", True) or any(kwargs.get(name) is not None for name in _SPECIAL)
     # A mask for the new tokens alone is never as wide as the keys when there is a prefix.
     is_dense = attention_mask is not None and attention_mask.shape[-1] != tokens
     if prefix == 0 or is_dense or is_special or value.shape[-1] != query.shape[-1]:

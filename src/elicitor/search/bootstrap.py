@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from elicitor.config import BootstrapConfig
 from elicitor.data import Assignment
 from elicitor.objective import Array, Problem, normalize
 from elicitor.search.events import AnyEvent, Event
 from elicitor.search.first_labels import label_everything
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, changes, event_fields, relabelling_event
+from elicitor.search_settings import BootstrapConfig
 
 
 @dataclass(frozen=True, slots=True)

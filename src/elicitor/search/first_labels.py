@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from elicitor.config import StartConfig
 from elicitor.data import Assignment
 from elicitor.objective import Array, Problem, batch_offset, normalize
 from elicitor.search.repair import most_confident
+from elicitor.search_settings import StartConfig
 
 
 def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Generator) -> dict[int, int]:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from elicitor.config import GibbsConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment
 from elicitor.objective import Array, Problem, normalize
@@ -23,6 +22,7 @@ from elicitor.search.events import AnyEvent, Event
 from elicitor.search.first_labels import first_labels
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, Sweep, changes, event_fields, relabelling_event
+from elicitor.search_settings import GibbsConfig
 
 Block = tuple[int, ...]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.config import IcmConfig
 from elicitor.data import Assignment
 from elicitor.objective import Array, Problem, normalize
 from elicitor.search.events import AnyEvent, Event, Proposal, Warned
@@ -22,6 +21,7 @@ from elicitor.search.judging import Judged, asked_about, exactly, fresh_order, o
 from elicitor.search.repair import repair
 from elicitor.search.schedule import temperature
 from elicitor.search.state import SearchState, Sweep, changes, event_fields, relabelling_event
+from elicitor.search_settings import IcmConfig
 
 STALL_WINDOW = 20
 """First labels over which the share of acceptances is watched."""
@@ -132,15 +132,17 @@ class Icm:
         shares = weights / weights.sum()
         if self.config.utility == "exact":
             return int(rng.choice(len(problem.dataset), p=shares)), state
+        order = state.utility.order
         if state.sweep is None or not state.sweep.blocks:
+            order = None
             size = min(self.config.block_size, int(np.count_nonzero(shares)))
             drawn = rng.choice(len(problem.dataset), size=size, replace=False, p=shares)
             number = state.sweep.number + 1 if state.sweep else 1
             state = replace(state, sweep=Sweep(number, (tuple(drawn.tolist()),), changed=False, votes=()))
         assert state.sweep is not None  # made above
         ((picked, *rest),) = state.sweep.blocks
-        order = state.utility.order
-        if order is None or {picked, *rest} & set(order.base) or len(rest) + 1 == self.config.block_size:
+        # A proposal that was judged exactly has left another order behind.
+        if order is None or {picked, *rest} & set(order.base):
             order = fresh_order(state.assignment, (picked, *rest), rng=rng)
         sweep = replace(state.sweep, blocks=(tuple(rest),) if rest else ())
         return picked, replace(state, sweep=sweep, utility=replace(state.utility, order=order))

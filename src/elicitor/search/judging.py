@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elicitor.config import IcmConfig
 from elicitor.data import Assignment
 from elicitor.objective import Array, Problem, Utility
 from elicitor.plan import Context, TreeOrder
 from elicitor.search.repair import repair
 from elicitor.search.schedule import threshold
 from elicitor.search.sequential import Change, Terms, change, is_decided
+from elicitor.search_settings import IcmConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from elicitor.backends.base import Backend, Cost
-from elicitor.config import ScalableConfig
 from elicitor.data import Assignment, Dataset
 from elicitor.errors import DataError
 from elicitor.objective import Problem, normalize
@@ -23,6 +22,7 @@ from elicitor.search.events import AnyEvent, Event
 from elicitor.search.first_labels import label_everything
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, Sweep, relabelling_event
+from elicitor.search_settings import ScalableConfig
 
 
 @dataclass(frozen=True, slots=True)

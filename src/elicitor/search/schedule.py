@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from elicitor.config import IcmConfig
+from elicitor.search_settings import IcmConfig
 
 
 def temperature(iteration: int, config: IcmConfig) -> float:

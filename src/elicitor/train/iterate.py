@@ -20,7 +20,8 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, identified_rows, load_dataset
 from elicitor.dry_run import estimate
 from elicitor.errors import ConfigError
-from elicitor.labelling import Observer, Run, load_run, prepare, run, task_of
+from elicitor.inputs import task_of
+from elicitor.labelling import Observer, Run, load_run, prepare, run
 from elicitor.runs import (
     CONFIG,
     EVENTS,

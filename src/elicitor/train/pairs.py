@@ -16,7 +16,8 @@ from elicitor.baselines import one_vote_each, random_labels
 from elicitor.data import cell_text, in_order_id, iter_task_rows
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import load_gold, load_votes
-from elicitor.labelling import load_run, task_of
+from elicitor.inputs import task_of
+from elicitor.labelling import load_run
 from elicitor.runs import has_run, load_run_config
 from elicitor.search import FoundLabel
 from elicitor.tasks import Task, load_task

@@ -18,7 +18,7 @@ from typing import Any
 
 from elicitor.backends.base import OnPart, OnStage, Progress
 from elicitor.errors import DataError
-from elicitor.labelling import task_of
+from elicitor.inputs import task_of
 from elicitor.manifest import package_versions
 from elicitor.runs import has_run, load_run_config
 from elicitor.tasks import Task, load_task

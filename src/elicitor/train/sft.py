@@ -21,7 +21,8 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import BackendError
 from elicitor.evaluation import found_labels
-from elicitor.labelling import Run, load_run, task_of
+from elicitor.inputs import task_of
+from elicitor.labelling import Run, load_run
 from elicitor.manifest import package_versions
 from elicitor.prompts import PromptEncoder
 from elicitor.runs import load_run_config, read_rows

@@ -1,0 +1,106 @@
+"""What a run reads before it has a model: settings, task, examples and the labels that a search may start with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from elicitor.batch_search import BatchJob, Moment
+from elicitor.batching import Batches, fit_batches
+from elicitor.config import RunConfig
+from elicitor.data import Dataset, load_dataset
+from elicitor.errors import ConfigError, DataError
+from elicitor.prompts import Sizes
+from elicitor.readers import iter_rows as iter_data_rows
+from elicitor.runs import Checkpoint
+from elicitor.search.scalable import check_groups
+from elicitor.tasks import Task, load_task, resolve_task
+from elicitor.tracking import tracker_names
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A run's inputs, the model apart, loaded and checked.
+
+    Attributes:
+        config: Resolved settings.
+        task: What is asked of each example.
+        dataset: Unlabelled examples, in a temporary file.
+        start_labels: Label index by example id that the search may start with, from the file that the settings name.
+    """
+
+    config: RunConfig
+    task: Task
+    dataset: Dataset
+    start_labels: Mapping[str, int]
+
+    def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
+        """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`."""
+        config = self.config
+        if config.search == "scalable":
+            check_groups(self.dataset)
+            return (tuple(range(len(self.dataset))),)
+        return fit_batches(
+            self.dataset,
+            sizes,
+            batch_size=config.batch_size,
+            max_context_tokens=max_context_tokens,
+            policy=config.context_policy,
+            max_demonstrations=config.plan.max_demonstrations if config.plan.kind == "sampled" else None,
+            rng=np.random.default_rng(config.seed),
+        )
+
+    def job(self, batch: int, positions: Sequence[int], *, checkpoint: Checkpoint | None = None) -> BatchJob:
+        """One batch to search, from where the checkpoint left it."""
+        begun = Moment()
+        if checkpoint and checkpoint.batch == batch:
+            begun = Moment(checkpoint.state, checkpoint.rng, checkpoint.meter)
+        return BatchJob(self.config, self.task, batch, self.dataset.subset(positions), self.start_labels, begun)
+
+
+def task_of(config: RunConfig) -> Task:
+    """The task of a run, with the verbalizers that its settings name.
+
+    Raises:
+        TaskError: If the task is unknown or the verbalizers do not fit its labels.
+    """
+    return load_task(config.task).with_verbalizers(config.verbalizers)
+
+
+def read_inputs(config: RunConfig) -> Inputs:
+    """Load and check everything a run needs but the model.
+
+    Raises:
+        ElicitorError: If settings, data or task cannot be used.
+    """
+    config = config.model_copy(update={"task": resolve_task(config.task)})
+    if config.search == "scalable":
+        from elicitor.train.fine_tuned import scalable_settings
+
+        scalable_settings(config)
+    tracker_names(config.report_to)
+    task = task_of(config)
+    dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
+    prior = config.objective.class_prior
+    if prior is not None and len(prior) != len(dataset.label_space):
+        raise ConfigError(
+            f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
+            fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
+        )
+    return Inputs(config, task, dataset, _start_labels(config, dataset))
+
+
+def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
+    """Labels that the settings give the search to start with, by example id; other ids are refused."""
+    if config.start_labels is None:
+        return {}
+    known = {example.id for example in dataset.examples}
+    labels = {}
+    for row in iter_data_rows(config.start_labels):
+        name, label = row.values.get("id"), row.values.get("label")
+        if name not in known:
+            raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
+        labels[str(name)] = dataset.label_space.index(str(label))
+    return labels
