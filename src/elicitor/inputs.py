@@ -37,7 +37,19 @@ class Inputs:
     start_labels: Mapping[str, int]
 
     def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
-        """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`."""
+        """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`.
+
+        Args:
+            sizes: Lengths of prompts, in tokens.
+            max_context_tokens: Tokens that the model's window holds.
+
+        Returns:
+            Positions of each batch.
+
+        Raises:
+            ContextOverflowError: If an example or a group does not fit the window, or the policy forbids smaller batches.
+            DataError: If search ``scalable`` finds all examples in one group.
+        """
         config = self.config
         if config.search == "scalable":
             check_groups(self.dataset)
@@ -53,7 +65,16 @@ class Inputs:
         )
 
     def job(self, batch: int, positions: Sequence[int], *, checkpoint: Checkpoint | None = None) -> BatchJob:
-        """One batch to search, from where the checkpoint left it."""
+        """One batch to search, from where the checkpoint left it.
+
+        Args:
+            batch: Its number.
+            positions: Its examples.
+            checkpoint: State of the run, if it goes on; taken where it is about this batch.
+
+        Returns:
+            What a search of the batch needs but the model.
+        """
         begun = Moment()
         if checkpoint and checkpoint.batch == batch:
             begun = Moment(checkpoint.state, checkpoint.rng, checkpoint.meter)
@@ -63,6 +84,12 @@ class Inputs:
 def task_of(config: RunConfig) -> Task:
     """The task of a run, with the verbalizers that its settings name.
 
+    Args:
+        config: Settings of the run.
+
+    Returns:
+        The task.
+
     Raises:
         TaskError: If the task is unknown or the verbalizers do not fit its labels.
     """
@@ -71,6 +98,12 @@ def task_of(config: RunConfig) -> Task:
 
 def read_inputs(config: RunConfig) -> Inputs:
     """Load and check everything a run needs but the model.
+
+    Args:
+        config: Settings of the run; ``task`` may still be a name or a file.
+
+    Returns:
+        The inputs, with the task's declaration in their settings.
 
     Raises:
         ElicitorError: If settings, data or task cannot be used.
