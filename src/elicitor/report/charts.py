@@ -27,7 +27,13 @@ from elicitor.report.series import (
 from elicitor.report.views import AblationView, NamedResult, RunView, TrainingView, Views
 
 Spec = dict[str, Any]
-_CONDITION_COLOURS = {"found": "found", "golden": "golden", "human": "human", "noised_gold": "noised", "zero_shot": "none"}
+_CONDITION_COLOURS = {
+    "found": "found",
+    "golden": "golden",
+    "human": "human",
+    "noised_gold": "noised",
+    "zero_shot": "none",
+}
 _SERIES = [f"var(--s{k})" for k in range(1, 9)]
 _UNIT = {"domain": [0, 1]}
 
@@ -81,7 +87,7 @@ def _conditions(k: int, named: NamedResult) -> Chart:
     y = {"field": "condition", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 220}}
     x = {"field": "value", "type": "quantitative", "scale": _UNIT, "title": "accuracy on the test set"}
     fill = {"field": "condition", "scale": {"domain": names, "range": colours}, "legend": None}
-    layers = [
+    layers: list[Spec] = [
         {
             "mark": {"type": "bar", "height": {"band": 0.68}, "cornerRadiusEnd": 2},
             "encoding": {"y": y, "x": x, "color": fill, "tooltip": _tooltip("condition", "accuracy", "n", "seeds")},
@@ -96,7 +102,13 @@ def _conditions(k: int, named: NamedResult) -> Chart:
     over = "models fine-tuned on these labels, asked zero-shot" if named.tuned else "in context"
     chance = "" if not hasattr(named.result, "n_labels") else "; dotted: chance"
     caption = f"{over}; {result_facts(named.result)}; 95% intervals by bootstrap over groups and seeds{chance}"
-    return Chart(f"conditions-{k}", "accuracy", named.name, caption, _spec(rows, layers, height={"step": 27}))
+    return Chart(
+        f"conditions-{k}",
+        "accuracy",
+        f"{named.name}: accuracy by condition",
+        caption,
+        _spec(rows, layers, height=27 * len(rows)),
+    )
 
 
 def _scaling(task: str, named: Sequence[NamedResult]) -> Chart:
@@ -113,13 +125,15 @@ def _scaling(task: str, named: Sequence[NamedResult]) -> Chart:
         "tooltip": _tooltip("model", "condition", "accuracy", "n", "seeds"),
     }
     ends = {"y": {"field": "lower", "type": "quantitative"}, "y2": {"field": "upper"}}
-    layers = [
+    layers: list[Spec] = [
         {"mark": {"type": "line"}, "encoding": line},
         {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": line},
         {"mark": {"type": "rule"}, "encoding": {k: line[k] for k in ("x", "xOffset", "color")} | ends},
     ]
     first = named[0].result.rows[0].raw
-    caption = f"n = {first.n} in {first.groups} groups, {first.seeds} seeds or more; 95% intervals over groups and seeds"
+    caption = (
+        f"n = {first.n} in {first.groups} groups, {first.seeds} seeds or more; 95% intervals over groups and seeds"
+    )
     return Chart(f"scaling-{task}", "accuracy", f"{task}: accuracy by model", caption, _spec(rows, layers))
 
 
@@ -129,7 +143,7 @@ def _ablation(k: int, view: AblationView) -> Chart:
     factors = list(dict.fromkeys(row["factor"] for row in rows))
     y = {"field": "variant", "type": "nominal", "sort": names, "title": None, "axis": {"labelLimit": 220}}
     x = {"field": "value", "type": "quantitative", "scale": {"zero": False}, "title": "label accuracy"}
-    layers = [
+    layers: list[Spec] = [
         _interval("y", y, colour=_colour("factor", factors)),
         {
             "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
@@ -146,7 +160,7 @@ def _ablation(k: int, view: AblationView) -> Chart:
     seeds = ", ".join(map(str, view.ablation.seeds))
     caption = f"n = {first.n} in {first.groups} groups; seeds {seeds}; 95% intervals by bootstrap; dotted: base"
     title = f"{view.name}: one thing changed at a time"
-    return Chart(f"ablation-{k}", "ablations", title, caption, _spec(rows, layers, height={"step": 26}))
+    return Chart(f"ablation-{k}", "ablations", title, caption, _spec(rows, layers, height=26 * len(rows)))
 
 
 def _label_accuracy(runs: Sequence[RunView]) -> Chart | None:
@@ -177,7 +191,9 @@ def _shares(runs: Sequence[RunView]) -> Iterable[Chart | None]:
         names = list(runs[0].labels)
         y = {"field": "value", "type": "quantitative", "stack": "normalize", "title": "share of labels"}
         encoding = {"x": _iteration(), "y": y, "color": _colour("series", names)}
-        layers = [{"mark": {"type": "area", "opacity": 0.85, "interpolate": "step-after"}, "encoding": encoding}]
+        layers: list[Spec] = [
+            {"mark": {"type": "area", "opacity": 0.85, "interpolate": "step-after"}, "encoding": encoding}
+        ]
         caption = f"share of each label among those held; {_sizes(runs)}; an exact count"
         yield Chart("shares", "search", "Class balance", caption, _spec(rows, layers))
         return
@@ -190,7 +206,9 @@ def _acceptance(runs: Sequence[RunView]) -> Chart | None:
     rows = acceptance(runs)
     if not rows:
         return None
-    caption = f"share of the proposals that would change a label and were accepted; 95% intervals (Wilson); {_sizes(runs)}"
+    caption = (
+        f"share of the proposals that would change a label and were accepted; 95% intervals (Wilson); {_sizes(runs)}"
+    )
     spec = _lines(rows, "iteration", "value", title="accepted", scale=_UNIT, band=("lower", "upper"))
     return Chart("acceptance", "search", "Acceptance", caption, spec)
 
@@ -211,7 +229,7 @@ def _margins(k: int, run: RunView, *, several: bool) -> Chart | None:
         "x2": {"field": "upper"},
     }
     y = {"field": "count", "type": "quantitative", "title": "examples"}
-    layers = [
+    layers: list[Spec] = [
         {
             "mark": {"type": "bar", "binSpacing": 1},
             "encoding": bounds
@@ -235,7 +253,7 @@ def _reliability(k: int, run: RunView, *, several: bool) -> Chart | None:
     y = {"field": "value", "type": "quantitative", "scale": _UNIT, "title": "label accuracy"}
     diagonal = {"values": [{"at": 0}, {"at": 1}]}
     ends = {"x": x, "y": {"field": "lower", "type": "quantitative"}, "y2": {"field": "upper"}}
-    layers = [
+    layers: list[Spec] = [
         {
             "data": diagonal,
             "mark": {"type": "line", "strokeDash": [2, 3], "color": "var(--muted)", "strokeWidth": 1},
@@ -253,7 +271,10 @@ def _reliability(k: int, run: RunView, *, several: bool) -> Chart | None:
         },
     ]
     known = run.label_accuracy.n if run.label_accuracy else 0
-    caption = f"on the dotted line confidence is right; size: examples; n = {known:,}, seed {run.seed}; 95% intervals"
+    caption = (
+        f"on the dotted line confidence is right; size: examples; n = {known:,}, seed {run.seed}; 95% intervals (Wilson, "
+        "each group counted once)"
+    )
     title = f"{run.name}: reliability" if several else "Reliability"
     return Chart(f"reliability-{k}", "confidence", title, caption, _spec(rows, layers))
 
@@ -282,7 +303,9 @@ def _divergence(k: int, training: TrainingView) -> Chart | None:
         return None
     rows = [{"step": p["step"], "value": p["kl"], "series": training.name} for p in training.curve]
     spec = _lines(rows, "step", "value", title="KL to the start, nats", scale={"zero": True})
-    return Chart(f"kl-{k}", "trainings", f"{training.name}: distance", "of the policy from its start; one training", spec)
+    return Chart(
+        f"kl-{k}", "trainings", f"{training.name}: distance", "of the policy from its start; one training", spec
+    )
 
 
 def _lines(
@@ -305,8 +328,9 @@ def _lines(
     return _spec(rows, layers)
 
 
-def _spec(rows: list[dict[str, Any]], layers: list[Spec], *, height: Any = 220) -> Spec:
-    return {"data": {"values": rows}, "width": "container", "height": height, "layer": layers}
+def _spec(rows: list[dict[str, Any]], layers: list[Spec], *, height: int = 220) -> Spec:
+    size = {"width": "container", "height": height, "autosize": {"type": "fit-x", "contains": "padding"}}
+    return {"data": {"values": rows}, "layer": layers} | size
 
 
 def _iteration() -> Spec:
@@ -326,7 +350,11 @@ def _interval(axis: str, place: Spec, *, colour: Spec | None = None) -> Spec:
 
 def _rule_at(value: float | None, *, axis: str) -> Spec:
     mark = {"type": "rule", "strokeDash": [2, 3], "color": "var(--muted)", "strokeWidth": 1}
-    return {"data": {"values": [{"at": value}]}, "mark": mark, "encoding": {axis: {"field": "at", "type": "quantitative"}}}
+    return {
+        "data": {"values": [{"at": value}]},
+        "mark": mark,
+        "encoding": {axis: {"field": "at", "type": "quantitative"}},
+    }
 
 
 def _tooltip(*fields: str) -> list[Spec]:
@@ -335,7 +363,8 @@ def _tooltip(*fields: str) -> list[Spec]:
 
 def _sizes(runs: Sequence[RunView]) -> str:
     if len(runs) == 1:
-        return f"n = {runs[0].n:,} in {runs[0].trace.batches} batches, seed {runs[0].seed}"
+        batches = runs[0].trace.batches
+        return f"n = {runs[0].n:,} in {batches} batch{'es' * (batches != 1)}, seed {runs[0].seed}"
     return "; ".join(f"{run.name}: n = {run.n:,}, seed {run.seed}" for run in runs)
 
 

@@ -18,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 from elicitor import ablation, suite
 from elicitor.ablation import Ablation
 from elicitor.audit import AUDIT, Audit
+from elicitor.backends.base import OnStage
 from elicitor.errors import ConfigError, DataError
 from elicitor.evaluation import Evaluation
 from elicitor.metrics import Estimate
 from elicitor.report.run_view import run_view
-from elicitor.report.views import AblationView, NamedResult, TrainingView, Views
+from elicitor.report.views import AblationView, Kind, NamedResult, TrainingView, Views
 from elicitor.runs import has_run, read_json, read_rows
 from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
@@ -40,6 +41,7 @@ def gather(
     gold: str | Path | None = None,
     gold_column: str | None = None,
     examples: int = EXAMPLES,
+    on_stage: OnStage | None = None,
 ) -> Views:
     """Read the folders of searches, suites, ablations and trainings.
 
@@ -48,6 +50,7 @@ def gather(
         gold: File with gold labels of the runs' examples, by id.
         gold_column: Its column, if not the task's.
         examples: Examples of a run that are kept at most; figures are always of all of them.
+        on_stage: Called with what begins now.
 
     Returns:
         What a report shows, in the order given.
@@ -62,6 +65,8 @@ def gather(
     names = _short_names(paths)
     views = Views()
     for path, name in zip(paths, names, strict=True):
+        if on_stage:
+            on_stage(f"reading {path}")
         if has_run(path):
             views.runs.append(
                 run_view(
@@ -143,7 +148,7 @@ def _training(path: Path, *, name: str) -> TrainingView:
         name=name,
         folder=str(path),
         finished=finished,
-        kind=kind,
+        kind=cast(Kind, kind),
         facts=shown | {f"rows labelled {label}": count for label, count in Counter(counts).items()},
         losses=losses,
         curve=curve,

@@ -22,6 +22,7 @@ from elicitor.report.examples import example_data
 from elicitor.report.page_tables import ablation_table, cost_rows, result_table, run_rows, tiles, training_rows
 from elicitor.report.views import Views
 from elicitor.report.visible import all_visible, visible
+from elicitor.runs import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = {
@@ -115,6 +116,24 @@ def render_page(views: Views, *, live: bool = False) -> str:
     )
 
 
+def write_page(views: Views, file: Path) -> None:
+    """Write the page; an earlier one is replaced as a whole.
+
+    Args:
+        views: What is shown.
+        file: HTML file; its folder is made where it does not exist.
+
+    Raises:
+        ConfigError: If the libraries of the page are not installed, or the file cannot be written.
+    """
+    page = render_page(views)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, page)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}", fix="choose another -o FILE") from error
+
+
 def _sections(views: Views, drawn: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Title of each section and whether it is shown; figures that a live page gets later unhide theirs."""
     filled = {chart["section"] for chart in drawn} | ({"accuracy"} if views.runs else set())
@@ -123,9 +142,8 @@ def _sections(views: Views, drawn: Sequence[dict[str, Any]]) -> dict[str, dict[s
 
 
 def _title(views: Views) -> str:
-    names = [view.name for view in (*views.runs, *views.ablations, *views.trainings)] or [
-        named.name for named in views.results
-    ]
+    names = [run.name for run in views.runs] + [view.name for view in views.ablations]
+    names += [training.name for training in views.trainings] or [named.name for named in views.results]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
@@ -166,7 +184,9 @@ def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if "</script" in bundle.lower() or "<!--" in bundle:
-        raise ConfigError("this version of vl-convert cannot be put into a page", fix="pip install -U vl-convert-python")
+        raise ConfigError(
+            "this version of vl-convert cannot be put into a page", fix="pip install -U vl-convert-python"
+        )
     return bundle

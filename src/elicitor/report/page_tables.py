@@ -80,7 +80,7 @@ def result_table(result: Result) -> PageTable:
                 Cell("" if row.label_accuracy is None else f"{row.label_accuracy:.3f}"),
                 estimate_cell(judged(result, row.condition)),
                 estimate_cell(row.gap_recovered),
-                estimate_cell(gain and gain.estimate),
+                estimate_cell(None if gain is None else gain.estimate),
                 Cell("" if gain is None or gain.p_value is None else f"{gain.p_value:.3f}"),
                 estimate_cell(row.auroc),
                 estimate_cell(row.calibration_error),
@@ -99,7 +99,7 @@ def ablation_table(view: AblationView) -> PageTable:
         [
             Cell(row.variant.name),
             estimate_cell(row.label_accuracy),
-            estimate_cell(row.less_base and row.less_base.estimate),
+            estimate_cell(None if row.less_base is None else row.less_base.estimate),
             Cell("" if row.less_base is None or row.less_base.p_value is None else f"{row.less_base.p_value:.3f}"),
             Cell(f"{row.utility:.2f}"),
             Cell(f"{row.inconsistency:.1f}"),
@@ -117,7 +117,20 @@ def run_rows(runs: Sequence[RunView]) -> PageTable | None:
     """Several runs beside each other; None for one, whose figures stand in tiles."""
     if len(runs) < 2:
         return None
-    headings = ("run", "task", "model", "search", "seed", "n", "label acc.", "U", "I", "largest share", "audit", "tokens")
+    headings = (
+        "run",
+        "task",
+        "model",
+        "search",
+        "seed",
+        "n",
+        "label acc.",
+        "U",
+        "I",
+        "largest share",
+        "audit",
+        "tokens",
+    )
     rows = [
         [
             Cell(run.name),
@@ -189,9 +202,8 @@ def tiles(views: Views) -> list[dict[str, str]]:
     made = []
     agreed = run.label_accuracy
     if agreed is not None and agreed.value is not None:
-        cell = estimate_cell(agreed)
         groups = f"n = {agreed.n:,} in {agreed.groups:,} groups, {agreed.seeds} search" + "es" * (agreed.seeds > 1)
-        made.append(_tile("label accuracy", f"{agreed.value:.1%}", f"95% interval {cell.interval}; {groups}"))
+        made.append(_tile("label accuracy", f"{agreed.value:.1%}", f"95% interval {_percent(agreed)}; {groups}"))
     else:
         made.append(_tile("label accuracy", "unknown", "no gold was given: --gold FILE"))
     shares = ", ".join(f"{name} {count:,}" for name, count in run.counts.items())
@@ -207,6 +219,12 @@ def tiles(views: Views) -> list[dict[str, str]]:
     computed, seconds = int(run.cost.get("tokens_computed", 0)), run.cost.get("seconds", 0.0)
     made.append(_tile("cost", duration(seconds), f"{computed:,} prompt tokens computed"))
     return made
+
+
+def _percent(estimate: Estimate) -> str:
+    if estimate.lower is None or estimate.upper is None:
+        return "unknown"
+    return f"{estimate.lower:.1%} to {estimate.upper:.1%}"
 
 
 def _tile(name: str, value: str, detail: str, *, mood: str = "") -> dict[str, str]:

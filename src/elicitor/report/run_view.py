@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from elicitor.audit import Audit
 from elicitor.audit_checks import NEAR_TIE
@@ -109,7 +110,7 @@ def run_view(
         margins=_margins(rows, labels) if finished else [],
         contradicted=_share([row["log_odds"] < 0 for row in rows], rows, clusters) if finished else None,
         reliability=_reliability(rows, truth, clusters) if finished else [],
-        label_accuracy=_agreement(rows, truth, clusters) if truth else from_eval and from_eval.estimate,
+        label_accuracy=_agreement(rows, truth, clusters) if truth else from_eval.estimate if from_eval else None,
         curves=from_eval.curves if from_eval and not truth else [],
         examples=shown,
         results=results,
@@ -124,7 +125,7 @@ def _settings(config: RunConfig, path: Path) -> dict[str, Any]:
         "search": config.search,
         "seed": config.seed,
         "calibration": config.objective.calibration,
-        "alpha": config.objective.alpha,
+        "alpha": f"{config.objective.alpha:g}",
         "plan": config.plan.kind,
         "data": config.data,
         "gold in the search": made["gold_used"] or "none",
@@ -215,9 +216,7 @@ def _agreement(
     return _share([row["label"] == truth[row["id"]] for row in known], known, clusters)
 
 
-def _share(
-    hits: Sequence[bool], rows: Sequence[Mapping[str, Any]], clusters: Mapping[str, str]
-) -> Estimate | None:
+def _share(hits: Sequence[bool], rows: Sequence[Mapping[str, Any]], clusters: Mapping[str, str]) -> Estimate | None:
     """A share with its interval, clustered; fewer resamples where there are very many examples."""
     if not hits:
         return None
@@ -244,9 +243,7 @@ def _margins(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[B
     return bins
 
 
-def _reliability(
-    rows: Sequence[Mapping[str, Any]], truth: Mapping[str, str], clusters: Mapping[str, str]
-) -> list[Bin]:
+def _reliability(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, str], clusters: Mapping[str, str]) -> list[Bin]:
     """How often labels of about one confidence agree with gold; bins without examples are left out."""
     binned: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -258,10 +255,22 @@ def _reliability(
             upper=(k + 1) / _CONFIDENCE_BINS,
             count=len(members),
             mean=float(np.mean([row["confidence"] for row in members])),
-            accuracy=_agreement(members, truth, clusters),
+            accuracy=_wilson(
+                float(np.mean([row["label"] == truth[row["id"]] for row in members])),
+                n=len(members),
+                groups=len({clusters[row["id"]] for row in members}),
+            ),
         )
         for k, members in sorted(binned.items())
     ]
+
+
+def _wilson(share: float, *, n: int, groups: int) -> Estimate:
+    """Wilson's interval, every group counted once: few examples that all agree are no proof, as a bootstrap would have it."""
+    z = float(norm.ppf(0.975))
+    centre = (share + z * z / (2 * groups)) / (1 + z * z / groups)
+    half = z / (1 + z * z / groups) * float(np.sqrt(share * (1 - share) / groups + z * z / (4 * groups**2)))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n=n, groups=groups, seeds=1)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -13,6 +13,7 @@ from elicitor.metrics import Estimate
 from elicitor.report.trace import Change, Trace
 from elicitor.train.compare import TrainComparison
 
+Kind = Literal["sft", "reward", "rl", "iterate"]
 Result = Evaluation | TrainComparison
 """A table of conditions: labels in context, or labels trained on."""
 
@@ -173,7 +174,7 @@ class TrainingView:
     name: str
     folder: str
     finished: bool
-    kind: Literal["sft", "reward", "rl", "iterate"]
+    kind: Kind
     facts: Mapping[str, Any]
     losses: list[tuple[int, float]]
     curve: list[dict[str, float]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from itertools import pairwise
 from typing import Any
 
 _HARMLESS = "\n\t"
@@ -39,7 +40,7 @@ def visible(text: str) -> str:
         return text.translate(_TABLE)
     parts = text.split(_JOINER)
     joined = parts[0].translate(_TABLE)
-    for left, right in zip(parts, parts[1:], strict=False):
+    for left, right in pairwise(parts):
         glue = _JOINER if _is_symbol(left[-1:]) and _is_symbol(right[:1]) else f"\u27e8U+{ord(_JOINER):04X}\u27e9"
         joined += glue + right.translate(_TABLE)
     return joined
