@@ -102,6 +102,7 @@ def render_page(views: Views, *, live: bool = False) -> str:
         live=live,
         views=views,
         sections=_sections(views, data["charts"]),
+        unaudited=", ".join(run.name for run in views.runs if run.audit is None),
         has_reliability=any(run.reliability for run in views.runs),
         tiles=data["tiles"],
         run_rows=run_rows(views.runs),

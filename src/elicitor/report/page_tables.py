@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -191,7 +192,10 @@ def _fact(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    # A hash says no more in full.
+    return f"{value[:12]}…" if re.fullmatch("[0-9a-f]{64}", str(value)) else str(value)
 
 
 def tiles(views: Views) -> list[dict[str, str]]:

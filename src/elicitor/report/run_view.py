@@ -27,6 +27,7 @@ from elicitor.tasks import Task
 
 TEXT_BUDGET = 6_000_000
 """Characters of the examples' texts that a page holds, so that it stays well under 15 MB."""
+_SHORTEST = 100
 _CONFIDENCE_BINS = 10
 _MARGIN_END = 8.0
 """Log-odds beyond which margins are counted in the last bin, in nats."""
@@ -182,7 +183,7 @@ def _shown(
     """Examples as the table shows them, long texts cut where all of them would be too much for a page."""
     longest = max((len(text) for e in data.values() for text in e.fields.values()), default=0)
     size = sum(len(text) for row in rows if row["id"] in data for text in data[row["id"]].fields.values())
-    most = longest if size <= TEXT_BUDGET else max(100, TEXT_BUDGET // (len(rows) * len(task.fields)))
+    most = longest if size <= TEXT_BUDGET else max(_SHORTEST, TEXT_BUDGET // (len(rows) * len(task.fields)))
     if longest > most:
         notes.append(f"texts are cut at {most:,} characters; the data file has the whole")
     views = []
@@ -270,7 +271,9 @@ def _wilson(share: float, *, n: int, groups: int) -> Estimate:
     z = float(norm.ppf(0.975))
     centre = (share + z * z / (2 * groups)) / (1 + z * z / groups)
     half = z / (1 + z * z / groups) * float(np.sqrt(share * (1 - share) / groups + z * z / (4 * groups**2)))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), n=n, groups=groups, seeds=1)
+    # At 0 and 1 an end is the share itself, but for rounding.
+    lower, upper = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    return Estimate(share, lower, upper, n=n, groups=groups, seeds=1)
 
 
 def _mean(values: Sequence[float]) -> float | None:

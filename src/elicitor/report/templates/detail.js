@@ -68,13 +68,13 @@ function groupOf(i) {
 
 /** Open an example wherever it stands; filters that hide it are cleared. */
 function choose(i) {
-  if (!order.includes(i)) { byId("filters").reset(); filter(); }
+  if (!order.includes(i)) { clear(); filter(); }
   move(order.indexOf(i));
   open();
 }
 
 function onlyGroup(name) {
-  byId("filters").reset();
+  clear();
   byId("by-group").value = name;
   filter();
 }

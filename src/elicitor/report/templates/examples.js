@@ -59,6 +59,11 @@ function tests() {
   return found;
 }
 
+/** Take all filters away, but not the run. */
+function clear() {
+  for (const name of ["label", "margin", "gold", "group", "search"]) byId(`by-${name}`).value = "";
+}
+
 function filter() {
   const chosen = active >= 0 ? order[active] : -1;
   const passes = tests();
@@ -163,7 +168,7 @@ if (grid) {
   const form = byId("filters");
   form.addEventListener("input", (event) => { if (event.target.id !== "by-run") filter(); });
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => queueMicrotask(filter));
+  byId("clear").addEventListener("click", () => { clear(); filter(); });
   document.addEventListener("keydown", (event) => {
     const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName);
     if (event.key === "/" && !typing) { event.preventDefault(); byId("by-search").focus(); }

@@ -21,7 +21,7 @@ const axis = {
 const CONFIG = {
   background: "transparent", font: "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, sans-serif",
   view: { stroke: null }, axis, axisY: { domain: false }, axisYBand: { grid: false, labelColor: "var(--ink)" },
-  legend: { labelColor: "var(--ink)", labelFontSize: 12, symbolType: "square", offset: 4, rowPadding: 4, columns: 3, labelLimit: 180 },
+  legend: { labelColor: "var(--ink)", labelFontSize: 12, symbolType: "square", symbolOpacity: 1, offset: 4, rowPadding: 4, columns: 3, labelLimit: 180 },
   text: { color: "var(--ink)", fontSize: 12 },
 };
 const EMBED = {
