@@ -74,7 +74,9 @@ def test_a_run_in_work_is_read_up_to_its_checkpoint(copy):
     assert run.n == len(run.trace.held) < 24
     assert len(run.examples) == 24
     assert all(example.log_odds is None for example in run.examples)
-    assert run.utility == list(iter_rows(copy / EVENTS, until=read_json(copy / CHECKPOINT)["event_bytes"]))[-1]["utility"]
+    assert (
+        run.utility == list(iter_rows(copy / EVENTS, until=read_json(copy / CHECKPOINT)["event_bytes"]))[-1]["utility"]
+    )
     assert run.cost["tokens_computed"] > 0
     assert any("not finished" in note for note in run.notes)
 

@@ -93,12 +93,12 @@ def address(stub):
 def test_the_state_line_and_its_buttons(visit, address, stub):
     page = visit(address).page
     page.wait_for_selector("#state:has-text('9 of 24 labelled, iteration 3 · U 1.50 · 1,234 tokens, 5 s')")
-    page.click("text=Pause")
+    page.click("[data-action=pause]")
     page.wait_for_selector("#state:has-text('paused')")
-    assert page.locator("text=Pause").is_disabled()
-    page.click("text=Resume")
+    assert page.locator("[data-action=pause]").is_disabled()
+    page.click("[data-action=resume]")
     page.wait_for_selector("#state:has-text('running')")
-    page.click("text=Stop safely")
+    page.click("[data-action=stop]")
     page.wait_for_selector("#state:has-text('stopping')")
     assert stub.actions == ["pause", "resume", "stop"]
 

@@ -16,19 +16,25 @@ class Elements(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.inside = [], []
+        self.tags, self.inside, self.open = [], [], False
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
         self.inside.append("")
+        self.open = True
+
+    def handle_endtag(self, tag):
+        self.open = False
 
     def handle_data(self, text):
-        if self.inside:
+        if self.open:
             self.inside[-1] += text
 
     def named(self, tag):
-        return [(attributes, text) for (name, attributes), text in zip(self.tags, self.inside, strict=True) if name == tag]
+        return [
+            (attributes, text) for (name, attributes), text in zip(self.tags, self.inside, strict=True) if name == tag
+        ]
 
 
 @pytest.fixture(scope="module")
