@@ -63,7 +63,7 @@ def gather(
         raise ConfigError("no folder was given", fix="give the --output-dir of an earlier 'elicitor label'")
     paths = [Path(folder) for folder in folders]
     names = _short_names(paths)
-    views = Views()
+    views = Views(names)
     for path, name in zip(paths, names, strict=True):
         if on_stage:
             on_stage(f"reading {path}")
@@ -113,7 +113,7 @@ def _evaluations(path: Path, *, names: Sequence[str], name: str) -> list[NamedRe
     """Evaluations of a run, by the names of their test files."""
     found = sorted(path.glob("eval-*.json"))
     titles = [file.stem.removeprefix("eval-") for file in found]
-    prefix = f"{name}: " if len(names) > 1 else ""
+    prefix = f"{name}, " if len(names) > 1 else ""
     return [NamedResult(prefix + title, _read(Evaluation, file)) for title, file in zip(titles, found, strict=True)]
 
 
@@ -124,7 +124,7 @@ def _suite(path: Path, *, name: str, alone: bool) -> list[NamedResult]:
         results = {task: _validated(Evaluation, values, whole) for task, values in read_json(whole).items()}
     else:
         results = {file.parent.name: _read(Evaluation, file) for file in sorted(path.glob("*/eval-test.json"))}
-    return [NamedResult(task if alone else f"{name}: {task}", result) for task, result in results.items()]
+    return [NamedResult(task if alone else f"{name}, {task}", result) for task, result in results.items()]
 
 
 def _training(path: Path, *, name: str) -> TrainingView:

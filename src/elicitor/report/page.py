@@ -105,6 +105,7 @@ def render_page(views: Views, *, live: bool = False) -> str:
         unaudited=", ".join(run.name for run in views.runs if run.audit is None),
         has_reliability=any(run.reliability for run in views.runs),
         tiles=data["tiles"],
+        overview=bool(views.runs or views.notes),
         run_rows=run_rows(views.runs),
         results=[(named, result_table(named.result)) for named in views.all_results()],
         ablations=[(view, ablation_table(view)) for view in views.ablations],
@@ -143,9 +144,8 @@ def _sections(views: Views, drawn: Sequence[dict[str, Any]]) -> dict[str, dict[s
 
 
 def _title(views: Views) -> str:
-    names = [run.name for run in views.runs] + [view.name for view in views.ablations]
-    names += [training.name for training in views.trainings] or [named.name for named in views.results]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    shown = ", ".join(views.names[:3])
+    return shown if len(views.names) <= 3 else f"{shown} and {len(views.names) - 3} more"
 
 
 def _policy(scripts: Sequence[str], style: str, *, live: bool) -> str:

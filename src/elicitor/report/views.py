@@ -194,6 +194,7 @@ class Views:
     """Everything that one report shows.
 
     Attributes:
+        names: Short name of each folder, in the order given.
         runs: Searches.
         results: Tables of suites and of compared trainings; those of runs are in `RunView.results`.
         ablations: Ablations.
@@ -201,6 +202,7 @@ class Views:
         notes: What a reader must know.
     """
 
+    names: list[str]
     runs: list[RunView] = field(default_factory=list)
     results: list[NamedResult] = field(default_factory=list)
     ablations: list[AblationView] = field(default_factory=list)
