@@ -34,27 +34,7 @@ TASK = {
     "group": "ticket",
     "gold": "gold",
 }
-WORDS = [
-    "the",
-    "printer",
-    "on",
-    "floor",
-    "two",
-    "prints",
-    "blank",
-    "pages",
-    "again",
-    "since",
-    "monday",
-    "after",
-    "update",
-    "would",
-    "somebody",
-    "please",
-    "look",
-    "at",
-    "it",
-]
+TEXT = "the printer on floor two prints blank pages again since monday after the update would somebody look at it"
 BATCH = 250
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 BOUNDS = {"megabytes": 15.0, "first_paint_seconds": 2.0, "filter_ms": 200.0}
@@ -102,7 +82,7 @@ def write_data(file: Path, *, n: int, words: int) -> Path:
     rng = np.random.default_rng(0)
     with file.open("w", encoding="utf-8") as stream:
         for i in range(n):
-            text = " ".join(rng.choice(WORDS, size=words))
+            text = " ".join(rng.choice(TEXT.split(), size=words))
             row = {
                 "id": f"note-{i:05d}",
                 "text": text,

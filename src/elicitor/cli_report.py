@@ -23,11 +23,13 @@ GoldColumn = Annotated[str | None, typer.Option(help="Its column, if not the tas
 Json = Annotated[bool, typer.Option("--json", help="Print the gathered figures as JSON on standard output.")]
 REPORT = "report.html"
 _REPORT_EXAMPLE = "Example: elicitor report runs/claims --gold claims.jsonl -o claims.html"
+_PLOT_EXAMPLE = "Example: elicitor plot runs/suite-small runs/suite-large -o scaling.pdf --figure scaling"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("report", epilog=_REPORT_EXAMPLE)(report_command)
+    app.command("plot", epilog=_PLOT_EXAMPLE)(plot_command)
 
 
 def report_command(
@@ -64,6 +66,32 @@ def report_command(
     for note in (*views.notes, *(f"{run.name}: {note}" for run in views.runs for note in run.notes)):
         print(f"note: {note}")
     print(f"report: {file} ({file.stat().st_size / 1e6:.1f} MB, opens without a network)")
+
+
+def plot_command(
+    folders: Folders,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Image to write: .png, .pdf or .svg.")],
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(help="bars, scaling, ablation, accuracy or utility; may be repeated [default: all there are]."),
+    ] = None,
+    gold: Gold = None,
+    gold_column: GoldColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Draw figures like the paper's: conditions, scaling over models, ablations, the way of a search."""
+    from elicitor import figures, report
+    from elicitor.console import print_json
+
+    figures.require_matplotlib()
+    with _status() as status:
+        views = report.gather(folders, gold=gold, gold_column=gold_column, on_stage=lambda stage: status.update(stage))
+        status.update("drawing")
+        drawn = figures.draw(views, output, only=figure or [])
+    if as_json:
+        print_json({"figure": str(output), "panels": drawn, **views.summary()})
+        return
+    print(f"{', '.join(drawn)}: {output}")
 
 
 def report_line(folder: Path, *, gold: str) -> str:

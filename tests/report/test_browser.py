@@ -36,6 +36,8 @@ def test_figures_have_marks_and_nothing_overflows(visit, address, width, scheme)
         box = figures.nth(k).locator("svg").bounding_box()
         assert 0 < box["width"] <= width
         assert box["height"] > 100
+        # Drawn for this width, not scaled to it.
+        assert abs(box["width"] - float(figures.nth(k).locator("svg").get_attribute("width"))) < 2
         assert figures.nth(k).locator("svg .role-mark path, svg .role-mark line").count() > 0
         assert len(figures.nth(k).locator("figcaption").text_content()) > 20
     assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -110,6 +112,7 @@ def test_keys_reach_everything(page):
     assert detail.locator("h3").text_content() == "e5"
     assert page.evaluate("document.activeElement.id") == "detail"
     assert "line one\nline two\tand a tab ⟨U+2028⟩ end:" in detail.locator("pre").text_content()
+    assert "Prompt, after up to 23 others" in detail.text_content()
     assert detail.locator(".members li").count() == 2
     assert detail.locator(".history li").count() >= 1
     page.keyboard.press("Escape")

@@ -45,6 +45,8 @@ def example_data(run: RunView) -> dict[str, Any]:
         if all(example.gold is None for example in run.examples)
         else [_number(numbers, example.gold) for example in run.examples],
         "group": [groups.setdefault(example.group, len(groups)) for example in run.examples],
+        "batch": [example.batch for example in run.examples] if run.finished else None,
+        "sizes": run.batch_sizes,
         "groups": [visible(group) for group in groups],
         "filled": [k for k, example in enumerate(run.examples) if example.filled],
         "texts": [all_visible(example.texts) for example in run.examples],

@@ -46,6 +46,7 @@ class ExampleView:
         log_odds: Log-odds of that label given all others, in nats; None before the run has finished.
         confidence: Its probability likewise.
         group: Its group.
+        batch: Number of the batch that it was searched in, from 0; 0 before the run has finished.
         filled: Whether the label was given at the end.
         gold: Its gold label, where gold was given to the report.
         texts: Text by field, in the order of the run's ``fields``; empty where the data could not be read.
@@ -57,6 +58,7 @@ class ExampleView:
     log_odds: float | None
     confidence: float | None
     group: str
+    batch: int
     filled: bool
     gold: str | None
     texts: tuple[str, ...]
@@ -104,6 +106,7 @@ class RunView:
         n: Examples of the run; those labelled so far while it is in work.
         counts: Examples by label.
         filled: Labels that were given at the end rather than found.
+        batch_sizes: Examples of each batch; empty before the run has finished.
         utility: U(D) at the end, mean over batches.
         inconsistency: I(D) at the end, all batches together.
         cost: Content of ``cost`` in ``metrics.json``, or tokens and seconds so far.
@@ -135,6 +138,7 @@ class RunView:
     n: int
     counts: Mapping[str, int]
     filled: int
+    batch_sizes: list[int]
     utility: float | None
     inconsistency: int | None
     cost: Mapping[str, float]

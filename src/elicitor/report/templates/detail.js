@@ -11,7 +11,8 @@ function open() {
     make("h3", {}, nameOf(i)),
     make("div", { class: "chips" }, ...chips(i)),
     ...marksOf(i),
-    make("h4", {}, `Prompt, after ${Math.max(0, run.ids.length - 1).toLocaleString("en")} other examples at most`), promptOf(i),
+    make("h4", {}, run.batch === null ? "Prompt, after the other labelled examples" : `Prompt, after up to ${sizeOf(i) - 1} others`),
+    promptOf(i),
     ...groupOf(i),
     make("h4", {}, "History"), historyOf(i));
   place.scrollTop = 0;
@@ -33,6 +34,9 @@ function chips(i) {
   return found;
 }
 
+/** Examples that were searched together with this one, itself among them. */
+const sizeOf = (i) => run.sizes[run.batch[i]];
+
 /** The template with the example's texts in it. */
 function render(i) {
   return run.template.map(([text, field]) => text + (field === null ? "" : run.texts[i][run.fields.indexOf(field)])).join("");
@@ -41,7 +45,7 @@ function render(i) {
 function promptOf(i) {
   if (!run.texts[i].length) return make("p", { class: "note" }, "The text is not in this page; the notes at the top say why.");
   const shown = make("pre", {});
-  const other = run.ids.findIndex((_, k) => k !== i && run.label[k] >= 0 && run.texts[k].length);
+  const other = run.ids.findIndex((_, k) => k !== i && run.label[k] >= 0 && run.texts[k].length && (!run.batch || run.batch[k] === run.batch[i]));
   if (run.preamble) shown.append(make("span", { class: "before" }, run.preamble));
   if (other >= 0) {
     const before = render(other) + run.verbalizers[run.label[other]] + run.separator;

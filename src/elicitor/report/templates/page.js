@@ -29,20 +29,28 @@ const EMBED = {
   tooltip: { disableDefaultStyle: true, offsetX: 14, offsetY: 10 },
 };
 const drawn = new Map();
+// Vega asks for the width of a figure's place when the window's changes; it may also change when figures are added.
+const widths = new ResizeObserver((entries) => {
+  const changed = entries.filter(({ target, contentRect }) => target.dataset.width !== String(contentRect.width));
+  for (const { target, contentRect } of changed) target.dataset.width = contentRect.width;
+  if (changed.length) window.dispatchEvent(new Event("resize"));
+});
 
 /** Draw every figure in its section; what is there already is drawn again in place. */
 async function drawCharts() {
+  // All places first: how wide each of them is depends on how many there are.
+  for (const chart of data.charts) if (!byId(`figure-${chart.id}`)) addFigure(chart);
   for (const chart of data.charts) {
     const key = JSON.stringify([chart.spec, chart.caption]);
     const known = drawn.get(chart.id);
     if (known && known.key === key) continue;
-    const figure = known ? known.figure : addFigure(chart);
+    const figure = byId(`figure-${chart.id}`);
     figure.querySelector("figcaption").textContent = chart.caption;
     const place = figure.querySelector(".chart");
     place.style.minHeight = `${place.offsetHeight}px`;
     if (known) known.result.finalize();
     const spec = { ...chart.spec, description: `${chart.title}. ${chart.caption}` };
-    drawn.set(chart.id, { key, figure, result: await window.vegaEmbed(place, spec, EMBED) });
+    drawn.set(chart.id, { key, result: await window.vegaEmbed(place, spec, EMBED) });
     place.style.minHeight = "";
   }
 }
@@ -51,9 +59,9 @@ function addFigure(chart) {
   const figure = make("figure", { id: `figure-${chart.id}` },
     make("h3", {}, chart.title), make("div", { class: "chart" }), make("figcaption"));
   document.querySelector(`[data-section="${chart.section}"]`).append(figure);
+  widths.observe(figure);
   byId(chart.section).hidden = false;
   document.querySelector(`[data-nav="${chart.section}"]`).hidden = false;
-  return figure;
 }
 
 /** Key numbers, after news from a live server. */
