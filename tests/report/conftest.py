@@ -82,8 +82,11 @@ def browser():
         if os.environ.get("CI"):
             pytest.fail("no chromium: run .ci/chromium")
         pytest.skip("no chromium: run .ci/chromium, or name one in ELICITOR_CHROMIUM")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
+    if not os.environ.get("CI"):
+        pytest.importorskip("playwright")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield started
         started.close()

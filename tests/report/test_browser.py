@@ -1,5 +1,7 @@
 """The page in a real browser: figures, filters, keys, hostile text, both widths, no network."""
 
+import shutil
+
 import pytest
 
 from elicitor.report import gather, write_page
@@ -25,7 +27,7 @@ def count(page):
     return int(page.locator("#count").text_content().split()[0])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_figures_have_marks_and_nothing_overflows(visit, address, width, scheme):
     seen = visit(address, width=width, scheme=scheme)
@@ -144,9 +146,8 @@ def test_a_group_leads_to_its_members(page):
     assert count(page) == 2
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared(visit, finished, data, tmp_path):
-    import shutil
-
     twin = shutil.copytree(finished, tmp_path / "twin")
     write_page(gather([finished, twin], gold=data[0]), tmp_path / "two.html")
     page = visit((tmp_path / "two.html").as_uri()).page
@@ -156,6 +157,7 @@ def test_several_runs_are_compared(visit, finished, data, tmp_path):
     assert count(page) == 24
 
 
+@pytest.mark.slow
 def test_it_prints_in_black_on_white(visit, address):
     page = visit(address, scheme="dark").page
     page.emulate_media(media="print")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import pytest
@@ -69,8 +70,6 @@ def test_help_has_an_example(elicitor):
 
 
 def test_quickstart_ends_with_a_report_or_says_why_not(finished, data, tmp_path, monkeypatch):
-    import shutil
-
     folder = shutil.copytree(finished, tmp_path / "run")
     assert cli_report.report_line(folder, gold=str(data[0])) == f"report: {folder / 'report.html'}"
     assert (folder / "report.html").stat().st_size > 100_000

@@ -9,6 +9,8 @@ import pytest
 
 from elicitor.report import gather, page_data, render_page
 
+pytestmark = pytest.mark.slow
+
 
 class Stub:
     """What `elicitor watch` serves, its state set by the test."""

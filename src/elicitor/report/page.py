@@ -118,7 +118,7 @@ def render_page(views: Views, *, live: bool = False) -> str:
     )
 
 
-def write_page(views: Views, file: Path) -> None:
+def write_page(views: Views, file: str | Path) -> None:
     """Write the page; an earlier one is replaced as a whole.
 
     Args:
@@ -128,7 +128,7 @@ def write_page(views: Views, file: Path) -> None:
     Raises:
         ConfigError: If the libraries of the page are not installed, or the file cannot be written.
     """
-    page = render_page(views)
+    page, file = render_page(views), Path(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, page)
