@@ -79,8 +79,15 @@ def test_filters_narrow_the_table(page, finished, data):
     page.select_option("#by-gold", "other")
     assert count(page) == sum(e.gold != e.label for e in run.examples)
     page.click("text=Clear")
-    page.select_option("#by-margin", "against")
-    assert count(page) == sum(e.log_odds < 0 for e in run.examples)
+    inside = {
+        "against": lambda x: x < 0,
+        "tie": lambda x: abs(x) < 0.5,
+        "weak": lambda x: 0.5 <= x <= 2,
+        "strong": lambda x: x > 2,
+    }
+    for name, test in inside.items():
+        page.select_option("#by-margin", name)
+        assert count(page) == sum(test(e.log_odds) for e in run.examples)
     page.click("text=Clear")
     page.fill("#by-group", "g3")
     assert count(page) == 2
