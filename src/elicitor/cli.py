@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_reward, cli_serve, cli_train
+from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_report, cli_reward, cli_serve, cli_train
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -301,10 +301,12 @@ def quickstart_command(
         limit=quickstart.TEST_LIMIT,
         gold_data=str(quickstart.GOLD),
     )
+    written = cli_report.report_line(done.path, gold=str(quickstart.GOLD))
     console.show_run(done, as_json=False, quiet=as_json)
     console.show_evaluation(result, as_json=as_json)
     if not as_json:
         print(f"\nrun folder: {done.path}")
+        print(written)
 
 
 @app.command("models")
@@ -330,6 +332,7 @@ cli_serve.register(app)
 cli_train.register(app)
 cli_export.register(app)
 cli_reward.register(app)
+cli_report.register(app)
 
 
 def main() -> None:

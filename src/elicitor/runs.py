@@ -78,14 +78,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return list(iter_rows(path))
 
 
-def iter_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read JSON Lines of a run folder one at a time; see `read_rows`."""
+def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+    """Read JSON Lines of a run folder one at a time; see `read_rows`.
+
+    Args:
+        path: The file.
+        until: Read whole lines within so many bytes alone: what a checkpoint of a run in work stands for.
+    """
     try:
-        # No other line ends count: an id may hold a line separator of Unicode, which JSON leaves as it is.
-        with path.open(encoding="utf-8", newline="\n") as stream:
+        # Bytes, because no other line ends count: an id may hold a line separator of Unicode, which JSON leaves as it is.
+        with path.open("rb") as stream:
+            read = 0
             for number, line in enumerate(stream, start=1):
+                read += len(line)
+                if until is not None and read > until:
+                    return
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line.decode())
                 except json.JSONDecodeError as error:
                     raise DataError(
                         f"{path} line {number} is not JSON", fix="resume the run, which repairs it"

@@ -9,10 +9,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elicitor.evaluation import ConditionResult, Evaluation
 from elicitor.metrics import Estimate
+
+if TYPE_CHECKING:
+    from elicitor.train.compare import TrainComparison
 
 HEADINGS = (
     "condition",
@@ -119,7 +122,7 @@ def overview_markdown(results: Sequence[Evaluation], names: Sequence[str]) -> st
     return "\n".join([*lines, *(_pipes(cells) for cells in overview_rows(results))]) + "\n"
 
 
-def judged(result: Evaluation, condition: str) -> Estimate | None:
+def judged(result: Evaluation | TrainComparison, condition: str) -> Estimate | None:
     """Accuracy of a condition under the calibration of the run; None if it was left out."""
     for row in result.rows:
         if row.condition == condition:
