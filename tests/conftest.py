@@ -2,12 +2,14 @@
 
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from elicitor import cli
 from elicitor.backends.fake import FakeBackend
 from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
@@ -32,6 +34,24 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found: {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def elicitor(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process, in an empty folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["elicitor", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_reward, cli_serve, cli_train
+from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_reward, cli_serve, cli_train, cli_watch
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -330,6 +330,7 @@ cli_serve.register(app)
 cli_train.register(app)
 cli_export.register(app)
 cli_reward.register(app)
+cli_watch.register(app)
 
 
 def main() -> None:
