@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 
 import hypothesis
@@ -114,18 +115,13 @@ def tiny_model(tmp_path):
 
 
 @pytest.fixture
-def serve():
-    """Serves a backend in a thread; gives a client."""
+def serve_app():
+    """Serves an ASGI application in a thread; gives a client."""
     httpx = pytest.importorskip("httpx")
     uvicorn = pytest.importorskip("uvicorn")
-    pytest.importorskip("starlette")
-    from elicitor.serving import create_app
-
     running = []
 
-    def start(backend, **options):
-        ready, totals = threading.Event(), []
-        app = create_app(backend, on_ready=ready.set, on_close=totals.append, **options)
+    def start(app):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -135,7 +131,9 @@ def serve():
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300)
         running.append((server, thread, client, listener))
-        assert ready.wait(120)
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
         return client
 
     yield start
@@ -145,3 +143,12 @@ def serve():
         thread.join(120)
         listener.close()
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve(serve_app):
+    """Serves a backend in a thread; gives a client."""
+    pytest.importorskip("starlette")
+    from elicitor.serving import create_app
+
+    return lambda backend, **options: serve_app(create_app(backend, **options))

@@ -80,7 +80,7 @@ class Tail:
 
 
 class RunFollower:
-    """Follows a search by its events.
+    """Follows a search by its events; ``held`` has the labels after the last one, by example id.
 
     Args:
         folder: The run folder.
@@ -119,12 +119,8 @@ class RunFollower:
             "seconds": round(self._seconds, 3),
         }
 
-    def label_of(self, example_id: str) -> str | None:
-        """The label that an example had at the last look; None without one."""
-        return self._held.get(example_id)
-
     def _begin(self) -> None:
-        self._held: dict[str, str] = {}
+        self.held: dict[str, str] = {}
         self._batches: dict[int, tuple[int, int]] = {}
         self._utility: float | None = None
         self._tokens = 0
@@ -140,7 +136,7 @@ class RunFollower:
     def _count(self, event: dict[str, Any]) -> None:
         if event["kind"] == "warned":
             return
-        apply_changes(event, self._held)
+        apply_changes(event, self.held)
         self._batches[event["batch"]] = event["iteration"], event["n_labelled"]
         self._utility = event["utility"]
         self._tokens += event["tokens_computed"]
