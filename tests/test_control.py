@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,11 @@ def busy(tmp_path):
     """A folder whose lock is held."""
     with hold(tmp_path / ".lock"):
         yield tmp_path
+
+
+def clock(sleep):
+    """Module time as the control sees it, waiting in another way."""
+    return SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
 
 
 def test_nothing_asked_is_nothing_done(busy):
@@ -56,12 +62,11 @@ def test_a_pause_holds_the_clock_tells_and_ends(busy, monkeypatch):
 
     def sleep(_):
         states.append((state_of(busy), pending(busy)))
-        real_sleep(0.05)
+        time.sleep(0.05)
         if len(states) == 3:
             request(busy, "resume")
 
-    real_sleep = time.sleep
-    monkeypatch.setattr(control.time, "sleep", sleep)
+    monkeypatch.setattr(control, "time", clock(sleep))
     with controlled(busy), on_pause(told.append):
         assert request(busy, "pause") == "running"
         assert pending(busy) == "pause"
@@ -75,7 +80,7 @@ def test_a_pause_holds_the_clock_tells_and_ends(busy, monkeypatch):
 
 
 def test_a_stop_ends_a_pause(busy, monkeypatch):
-    monkeypatch.setattr(control.time, "sleep", lambda _: request(busy, "stop"))
+    monkeypatch.setattr(control, "time", clock(lambda _: request(busy, "stop")))
     with controlled(busy):
         request(busy, "pause")
         with pytest.raises(Stopped):
@@ -158,7 +163,8 @@ def test_a_run_that_is_paused_stopped_and_resumed_ends_as_an_unbroken_one(elicit
         time.sleep(0.5)
         assert (broken / "events.jsonl").read_bytes() == seen
         assert elicitor("control", broken) == (0, "paused\n", "")
-        assert elicitor("control", broken, "resume") == (0, "paused, asked to resume\n", "")
+        code, out, _ = elicitor("control", broken, "resume")
+        assert (code, out in ("paused, asked to resume\n", "running\n")) == (0, True)
         until(lambda: (broken / "events.jsonl").read_bytes() != seen, process)
         assert elicitor("control", broken, "stop")[:2] == (0, "stopping\n")
         _, err = process.communicate()

@@ -54,7 +54,8 @@ class ControlCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look what is asked; a training whose last step is done ends by itself."""
         last = state.global_step >= state.max_steps
-        if last or time.monotonic() - self._written >= _WRITE_SECONDS:
+        # Whoever waits for a pause or an end looks where it has come to.
+        if last or asked() or time.monotonic() - self._written >= _WRITE_SECONDS:
             self._written = time.monotonic()
             for folder in folders():
                 if not has_run(folder):
