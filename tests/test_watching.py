@@ -185,21 +185,39 @@ def test_data_are_made_once_for_many_clients_and_again_when_there_is_news(watch,
 
     def data():
         time.sleep(0.05)
-        made.append(1)
-        return {"made": len(made)}
+        made.append((tmp_path / ".lock").exists())
+        return {"lock": made[-1]}
 
     folder = begun(tmp_path)
-    client = watch(folder, data=data)
-    with ThreadPoolExecutor(50) as pool:
-        list(pool.map(lambda _: client.get(f"/{TOKEN}/data.json"), range(50)))
-    # The first look at the folder may have come between.
-    assert len(made) <= 2
-    before = client.get(f"/{TOKEN}/data.json").json()["made"]
-    with client.stream("GET", f"/{TOKEN}/events") as stream, hold(folder / ".lock"):
+    client = watch(folder, data=data, data_seconds=1.0)
+    with client.stream("GET", f"/{TOKEN}/events") as stream:
         lines = stream.iter_lines()
-        while progress(lines)["state"] != "running":
-            pass
-        assert client.get(f"/{TOKEN}/data.json").json()["made"] == before + 1
+        assert progress(lines)["state"] == "idle"
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(lambda _: client.get(f"/{TOKEN}/data.json").json(), range(50)))
+        assert answers == [{"lock": False}] * 50
+        few = len(made)
+        with hold(folder / ".lock"):
+            while progress(lines)["state"] != "running":
+                pass
+            # Not what was made a moment before the news.
+            assert client.get(f"/{TOKEN}/data.json").json() == {"lock": True}
+    # One for each second that the fifty took on this machine.
+    assert few < 10
+    assert len(made) == few + 1
+
+
+def test_mistakes_of_the_data_are_not_kept(watch, finished):
+    answers = iter([DataError("x.jsonl is gone"), None])
+
+    def data():
+        if error := next(answers):
+            raise error
+        return []
+
+    client = watch(finished, data=data, data_seconds=1.0)
+    assert client.get(f"/{TOKEN}/data.json").status_code == 409
+    assert client.get(f"/{TOKEN}/data.json").json() == []
 
 
 def test_events_of_a_finished_run_and_its_quiet(watch, finished):

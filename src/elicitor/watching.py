@@ -103,21 +103,29 @@ class Feed:
 
 
 class _Shared:
-    """Something large that all clients get alike: made in a thread, again only when there is news and not too often."""
+    """Something large that all clients get alike: made in a thread, for all who ask within some seconds and know no better.
 
-    def __init__(self, make: Callable[[], bytes], *, seconds: float) -> None:
+    Who has heard of news waits until it may be made again, rather than getting what was made before: it may not ask once more.
+    """
+
+    def __init__(self, make: Callable[[], bytes], feed: Feed, *, seconds: float) -> None:
         self._make = make
+        self._feed = feed
         self._seconds = seconds
         self._lock = asyncio.Lock()
         self._version = -1
-        self._made = 0.0
+        self._made = float("-inf")
         self._value = b""
 
-    async def get(self, version: int) -> bytes:
+    async def get(self) -> bytes:
         async with self._lock:
-            if self._version < 0 or (version > self._version and time.monotonic() - self._made >= self._seconds):
-                self._value = await run_in_threadpool(self._make)
-                self._version, self._made = version, time.monotonic()
+            left = self._made + self._seconds - time.monotonic()
+            if left > 0 and self._version == self._feed.version:
+                return self._value
+            await asyncio.sleep(left)
+            version = self._feed.version
+            self._value = await run_in_threadpool(self._make)
+            self._version, self._made = version, time.monotonic()
             return self._value
 
 
@@ -206,16 +214,16 @@ def create_app(
     """
     bounds = limits or Limits()
     feed = Feed(follower, seconds=bounds.look_seconds)
-    html = _Shared(lambda: page().encode(), seconds=bounds.data_seconds)
-    values = _Shared(lambda: _json_bytes(data()), seconds=bounds.data_seconds)
+    html = _Shared(lambda: page().encode(), feed, seconds=bounds.data_seconds)
+    values = _Shared(lambda: _json_bytes(data()), feed, seconds=bounds.data_seconds)
     reviewer = Reviewer(folder) if has_run(folder) else None
     reviewing = asyncio.Lock()
 
     async def show_page(_: Request) -> Response:
-        return _pieces(await html.get(feed.version), "text/html; charset=utf-8")
+        return _pieces(await html.get(), "text/html; charset=utf-8")
 
     async def show_data(_: Request) -> Response:
-        return _pieces(await values.get(feed.version), "application/json")
+        return _pieces(await values.get(), "application/json")
 
     async def events(_: Request) -> Response:
         return StreamingResponse(_stream(feed, bounds), media_type="text/event-stream")
