@@ -2,12 +2,15 @@
 
 import os
 import socket
+import sys
 import threading
+import time
 from pathlib import Path
 
 import hypothesis
 import pytest
 
+from elicitor import cli
 from elicitor.backends.fake import FakeBackend
 from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
@@ -32,6 +35,24 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found: {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def elicitor(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process, in an empty folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["elicitor", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture
@@ -94,18 +115,13 @@ def tiny_model(tmp_path):
 
 
 @pytest.fixture
-def serve():
-    """Serves a backend in a thread; gives a client."""
+def serve_app():
+    """Serves an ASGI application in a thread; gives a client."""
     httpx = pytest.importorskip("httpx")
     uvicorn = pytest.importorskip("uvicorn")
-    pytest.importorskip("starlette")
-    from elicitor.serving import create_app
-
     running = []
 
-    def start(backend, **options):
-        ready, totals = threading.Event(), []
-        app = create_app(backend, on_ready=ready.set, on_close=totals.append, **options)
+    def start(app):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
@@ -115,7 +131,9 @@ def serve():
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300)
         running.append((server, thread, client, listener))
-        assert ready.wait(120)
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
         return client
 
     yield start
@@ -125,3 +143,12 @@ def serve():
         thread.join(120)
         listener.close()
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve(serve_app):
+    """Serves a backend in a thread; gives a client."""
+    pytest.importorskip("starlette")
+    from elicitor.serving import create_app
+
+    return lambda backend, **options: serve_app(create_app(backend, **options))

@@ -4,8 +4,6 @@ import sys
 
 import pytest
 
-from elicitor import cli
-
 ROWS = [{"id": f"e{i}", "text": f"text {i}", "label": ["negative", "positive"][i % 2]} for i in range(12)]
 
 
@@ -13,24 +11,6 @@ def write(folder, rows, name="x.jsonl"):
     path = folder / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
-
-
-@pytest.fixture
-def elicitor(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process, in an empty folder; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["elicitor", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def refused(result, *words):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from elicitor.config import build_config
+from elicitor.control import request, state_of
 from elicitor.errors import ConfigError
 from elicitor.labelling import run
 
@@ -153,6 +154,32 @@ def test_a_killed_driver_goes_on_with_what_is_finished(tmp_path):
         driver.communicate()
     kept = finished(output)
     assert 3 <= kept < 20
+    again = subprocess.run(start, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert same_results(output, whole)
+
+
+@pytest.mark.slow
+def test_a_driver_is_paused_and_stopped_between_batches(tmp_path):
+    source = write_texts(tmp_path, 160)
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    in_one_process(source, whole)
+    start = command(source, output, "--ray", "local", "--ray-workers", "2", "--resume", model="fake:delay=0.3")
+    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
+        wait_for(lambda: finished(output) >= 2, process=driver)
+        request(output, "pause")
+        wait_for(lambda: state_of(output) == "paused", process=driver)
+        kept = finished(output)
+        time.sleep(2)
+        assert finished(output) == kept
+        request(output, "resume")
+        wait_for(lambda: finished(output) > kept, process=driver)
+        request(output, "stop")
+        _, err = driver.communicate(timeout=300)
+    assert driver.returncode == 130
+    assert "Traceback" not in err
+    assert err.endswith("--resume goes on from where it was\n")
+    assert kept < finished(output) < 20
     again = subprocess.run(start, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert same_results(output, whole)

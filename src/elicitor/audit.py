@@ -39,6 +39,7 @@ from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
+from elicitor.manifest import Supervision
 from elicitor.objective import Meter
 from elicitor.runs import MANIFEST, load_run_config, read_json, write_json, write_rows
 from elicitor.salience import best_predictor, trivial_features
@@ -58,6 +59,7 @@ class Audit:
         checks: Everything that was looked at.
         abstained: Reasons by id of examples whose label is indeterminate.
         cost: Prompts, tokens, seconds.
+        supervision: Labels that were given to the search, and to those of other seeds; they are counted like the others.
     """
 
     verdict: Verdict
@@ -65,6 +67,7 @@ class Audit:
     checks: list[Check]
     abstained: dict[str, list[str]]
     cost: Cost
+    supervision: Supervision = "none"
 
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -147,6 +150,7 @@ def audit(
         checks=checks,
         abstained=_indeterminate(workload, labels, asked, [_labels_of(one, workload) for one in same]),
         cost=meter.cost,
+        supervision=workload.inputs.supervision,
     )
     write_json(done.path / AUDIT, result.to_json())
     if abstain:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_report, cli_reward, cli_serve, cli_train
+from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_report, cli_reward, cli_serve, cli_train, cli_watch
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -56,6 +56,8 @@ def label_command(
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples searched together, at most.")] = None,
+    init: Annotated[str | None, typer.Option(help="First labels: review takes those of --review.")] = None,
+    review: Annotated[Path | None, typer.Option(help="With --init review: run folder whose marks are taken.")] = None,
     output_dir: OutputDir = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -90,6 +92,7 @@ def label_command(
         "backend.remote.price_per_million": price_per_million,
     }
     settings = _settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
+    settings = cli_watch.with_first_labels(settings, init, review, resume=resume)
     from elicitor import console, progress
     from elicitor.gold import check_gold
     from elicitor.tasks import load_task
@@ -333,6 +336,7 @@ cli_train.register(app)
 cli_export.register(app)
 cli_reward.register(app)
 cli_report.register(app)
+cli_watch.register(app)
 
 
 def main() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from elicitor.serving import Totals
 
 KEY_VARIABLE = "ELICITOR_SERVER_KEY"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +34,7 @@ def serve_command(
     """Serve one loaded model to many searches and other tools: OpenAI-compatible completions, prefixes kept warm."""
     settings = _backend_settings(overrides or [])
     try:
-        import uvicorn
-
+        from elicitor.local_http import LOOPBACK, bound, serve
         from elicitor.serving import Limits, create_app
     except ImportError as error:
         raise BackendError(f"serving needs {error.name}", fix="pip install 'elicitor[serve,hf]'") from error
@@ -46,7 +42,7 @@ def serve_command(
     from elicitor.progress import Display
 
     key = os.environ.get(KEY_VARIABLE) or None
-    with _bound(host, port) as listener:
+    with bound(host, port) as listener:
         with Display("serve-hf") as display:
             backend = load_backend(model, on_stage=display.stage, **settings)
         if host not in LOOPBACK:
@@ -70,35 +66,7 @@ def serve_command(
             on_ready=ready,
             on_close=close,
         )
-        # Uvicorn ends cleanly on SIGTERM, then sends it once more to whoever handled it before.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
-        )
-        try:
-            uvicorn.Server(config).run(sockets=[listener])
-        except KeyboardInterrupt:
-            sys.exit(0)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket bound to the address before the model loads, so that a port in use costs no wait."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror}", fix="choose another --port"
-        ) from error
-    return listener
+        serve(app, listener)
 
 
 def _backend_settings(overrides: list[str]) -> dict[str, Any]:

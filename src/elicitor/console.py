@@ -112,6 +112,10 @@ def show_audit(result: Audit, *, as_json: bool) -> None:
         print(f"{check.verdict:<9} {check.name}: {check.finding}")
         if check.advice:
             print(f"{'':<9} -> {check.advice}")
+    if result.supervision != "none":
+        print(
+            f"{result.supervision['labels']} labels were given to the search to start with, and are counted like the others"
+        )
     cost = result.cost
     print(
         f"{len(result.abstained)} of {result.n_examples} labels are indeterminate; "

@@ -37,6 +37,7 @@ from elicitor.models import load_backend
 from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
+from elicitor.reviewed import reviewed_ids
 from elicitor.runs import load_run_config, write_json
 from elicitor.tasks import Task
 
@@ -177,6 +178,13 @@ def evaluate(
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
     votes = load_votes(config.data, task, limit=config.limit) if "human" in chosen else {}
     test, test_gold, notes = test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
+    reviewed = frozenset[str]().union(*(reviewed_ids(done.path) for done in runs))
+    judged = {i: y for i, y in golden.items() if train.examples[i].id not in reviewed}
+    if reviewed:
+        notes.append(
+            f"{len(reviewed)} labels of a review went into the search: label accuracy of the run leaves these examples out; "
+            "as demonstrations of condition found they are in, and in that row's label accuracy"
+        )
 
     truth = [test_gold.labels[example.id] for example in test.examples]
     model: Backend | ModelFacts
@@ -231,7 +239,7 @@ def evaluate(
         rows=condition_results(
             answers, np.asarray(truth), clusters, task=task, calibration=config.objective.calibration
         ),
-        label_accuracy=label_accuracy(runs, train, found, golden, task, rng=_rng()) if golden else None,
+        label_accuracy=label_accuracy(runs, train, found, judged, task, rng=_rng()) if judged else None,
         search_cost=sum((_search_cost(done) for done in runs), Cost()),
         calibration=config.objective.calibration,
         seeds=list(seeds),

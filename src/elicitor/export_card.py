@@ -11,6 +11,7 @@ import yaml
 from elicitor.audit import AUDIT
 from elicitor.config import RunConfig
 from elicitor.labelling import Run
+from elicitor.manifest import REVIEW_OF
 from elicitor.runs import MANIFEST, read_json
 from elicitor.tasks import Task
 
@@ -84,6 +85,9 @@ def make_card(
 def _gold(manifest: Mapping[str, Any]) -> str:
     if manifest["gold_used"] is False:
         return "Gold labels were not used in making them."
+    supervision = manifest["supervision"]
+    if supervision[REVIEW_OF]:
+        return f"The search began with {supervision['labels']} labels that a person's review of an earlier run established."
     return "The search was given labels to start with; whether those are gold, only who gave them knows."
 
 

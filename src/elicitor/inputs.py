@@ -12,6 +12,7 @@ from elicitor.batching import Batches, fit_batches
 from elicitor.config import RunConfig
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import ConfigError, DataError
+from elicitor.manifest import REVIEW_OF, Supervision
 from elicitor.prompts import Sizes
 from elicitor.readers import iter_rows as iter_data_rows
 from elicitor.runs import Checkpoint
@@ -29,12 +30,14 @@ class Inputs:
         task: What is asked of each example.
         dataset: Unlabelled examples, in a temporary file.
         start_labels: Label index by example id that the search may start with, from the file that the settings name.
+        supervision: How many those are and where they come from, for the manifest.
     """
 
     config: RunConfig
     task: Task
     dataset: Dataset
     start_labels: Mapping[str, int]
+    supervision: Supervision = "none"
 
     def batches(self, sizes: Sizes, *, max_context_tokens: int) -> Batches:
         """Which examples are searched together: all that are trained on, or `elicitor.batching.fit_batches`.
@@ -122,18 +125,21 @@ def read_inputs(config: RunConfig) -> Inputs:
             f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
             fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
         )
-    return Inputs(config, task, dataset, _start_labels(config, dataset))
+    labels, supervision = _start_labels(config, dataset)
+    return Inputs(config, task, dataset, labels, supervision)
 
 
-def _start_labels(config: RunConfig, dataset: Dataset) -> dict[str, int]:
-    """Labels that the settings give the search to start with, by example id; other ids are refused."""
+def _start_labels(config: RunConfig, dataset: Dataset) -> tuple[dict[str, int], Supervision]:
+    """Labels that the settings give the search to start with, by example id, and their source; other ids are refused."""
     if config.start_labels is None:
-        return {}
+        return {}, "none"
     known = {example.id for example in dataset.examples}
-    labels = {}
+    labels: dict[str, int] = {}
+    reviewed = None
     for row in iter_data_rows(config.start_labels):
         name, label = row.values.get("id"), row.values.get("label")
         if name not in known:
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
         labels[str(name)] = dataset.label_space.index(str(label))
-    return labels
+        reviewed = row.values.get(REVIEW_OF)
+    return labels, {"labels": len(labels), "file": config.start_labels, REVIEW_OF: reviewed}

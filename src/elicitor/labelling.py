@@ -15,6 +15,7 @@ from elicitor.backends.base import Backend, OnStage, Progress
 from elicitor.batch_search import BatchJob, BatchResult, BatchStep, meter_from_json, search_batch
 from elicitor.batching import Batches
 from elicitor.config import RunConfig, build_config
+from elicitor.control import between_steps, controlled
 from elicitor.data import Dataset
 from elicitor.errors import DataError
 from elicitor.inputs import Inputs, read_inputs
@@ -197,6 +198,7 @@ def run(
 
     Raises:
         ElicitorError: If settings, data, task or model cannot be used; nothing has been written then.
+        Stopped: If another process asked the run to stop; see `elicitor.control`. It can be resumed.
     """
     if not resume:
         refuse_used(output_dir)
@@ -204,6 +206,7 @@ def run(
     inputs, batches = workload.inputs, workload.batches
     with (
         open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder,
+        controlled(output_dir),
         tracked(config, output_dir) as track,
     ):
         observers = [tell for tell in (observer, track) if tell]
@@ -212,6 +215,7 @@ def run(
         for batch in folder.checkpoint().left(len(batches)):
             job = inputs.job(batch, batches[batch], checkpoint=folder.checkpoint())
             keep_result(folder, _search_here(job, folder, workload, observers=observers, on_progress=on_progress))
+            between_steps()
         return conclude(folder, inputs, batches)
 
 
@@ -221,7 +225,9 @@ def open_folder(inputs: Inputs, model: ModelFacts, output_dir: Path, *, resume: 
         data_fingerprint=inputs.dataset.fingerprint,
         model_fingerprint=model.fingerprint,
         model={"name": model.name, "max_context_tokens": model.max_context_tokens},
+        examples=len(inputs.dataset),
         start_labels=dict(inputs.start_labels),
+        supervision=inputs.supervision,
     )
     opened = RunFolder.resume if resume else RunFolder.create
     return opened(output_dir, inputs.config, manifest)
@@ -306,6 +312,7 @@ def _search_here(
         moment = step.moment
         folder.save(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
         tell(step)
+        between_steps()
 
     result = search_batch(job, workload.backend, on_step=keep, on_progress=on_progress)
     tell(result.last)

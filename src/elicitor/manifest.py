@@ -8,7 +8,11 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+REVIEW_OF = "review_of"
+Supervision = Literal["none"] | dict[str, Any]
+"""Labels that went into a run: how many ``labels``, from which ``file``; ``review_of`` names the run whose review they are."""
 
 
 def build_manifest(
@@ -16,7 +20,9 @@ def build_manifest(
     data_fingerprint: str,
     model_fingerprint: str,
     model: Mapping[str, Any],
+    examples: int,
     start_labels: Mapping[str, int] | None = None,
+    supervision: Supervision = "none",
 ) -> dict[str, Any]:
     """What a run depends on; ``identity`` must be equal for a resume.
 
@@ -24,7 +30,9 @@ def build_manifest(
         data_fingerprint: Hash of the unlabelled data set.
         model_fingerprint: Hash of weights and numeric settings.
         model: Further facts about the model, for the reader.
+        examples: Number of examples.
         start_labels: Labels that a user gave the search to start with; whether they are gold only the user knows.
+        supervision: Where those come from.
 
     Returns:
         JSON values without secrets, host names or times.
@@ -37,6 +45,8 @@ def build_manifest(
             "start_labels": _hash(start_labels) if start_labels else None,
         },
         "gold_used": "start labels were given" if start_labels else False,
+        "supervision": supervision,
+        "examples": examples,
         "model": dict(model),
         "versions": package_versions(),
         "python": platform.python_version(),

@@ -16,6 +16,7 @@ from elicitor.batch_search import BatchJob
 from elicitor.batching import Batches
 from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
+from elicitor.control import between_steps, controlled
 from elicitor.distributed import WorkerPool
 from elicitor.errors import ConfigError
 from elicitor.inputs import Inputs, read_inputs
@@ -48,6 +49,7 @@ def run_on_pool(
 
     Raises:
         ElicitorError: If settings, data, task or model cannot be used, or a batch is lost too often.
+        Stopped: If another process asked one of the runs to stop; all of them can be resumed.
     """
     for config, output_dir in runs:
         if tracker_names(config.report_to):
@@ -64,6 +66,7 @@ def run_on_pool(
             model = pool.load(inputs.config, on_stage=on_stage)
             batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
             folder = locks.enter_context(open_folder(inputs, model, output_dir, resume=resume))
+            locks.enter_context(controlled(output_dir))
             opened.append((inputs, batches, folder))
         total = sum(len(batches) for _, batches, _ in opened)
         done = total - sum(len(folder.checkpoint().left(len(batches))) for _, batches, folder in opened)
@@ -77,6 +80,7 @@ def run_on_pool(
                 on_progress(result.meter.cost.tokens_computed)
             if on_part:
                 on_part(done, total)
+            between_steps()
         return [conclude(folder, inputs, batches) for inputs, batches, folder in opened]
 
 

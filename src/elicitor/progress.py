@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from elicitor.ablation import Ablation, run_ablation
 from elicitor.audit import Audit, audit
 from elicitor.config import RunConfig
+from elicitor.control import on_pause, working_time
 from elicitor.distributed import RayOptions, WorkerPool
 from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
@@ -51,20 +51,24 @@ class Display:
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
+            get_time=working_time,
         )
         self._task = self._bar.add_task(description, total=None, detail="")
-        self._description = description
+        self._description = self._shown = description
         self._tokens = 0
-        self._started = time.monotonic()
+        self._started = working_time()
         self._last_line = self._started
         self._first: int | None = None
+        self._listening = ExitStack()
 
     def __enter__(self) -> Display:
+        self._listening.enter_context(on_pause(self.paused))
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._listening.close()
 
     def tokens(self, count: int) -> None:
         """Count computed tokens; called after each forward pass."""
@@ -79,7 +83,7 @@ class Display:
         """Show how far the work is."""
         detail = f"{detail} {self._rate()} tok/s"
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
-        now = time.monotonic()
+        now = working_time()
         # What a resumed run found done says nothing of the pace.
         self._first = completed - 1 if self._first is None else self._first
         if not self._console.is_terminal and now - self._last_line >= _PLAIN_INTERVAL:
@@ -102,13 +106,21 @@ class Display:
     def stage(self, name: str) -> None:
         """Show what begins now; the clock of the rate runs from the last stage before any token."""
         if self._tokens == 0:
-            self._started = time.monotonic()
-        self._bar.update(self._task, description=f"{self._description}: {name}")
+            self._started = working_time()
+        self._shown = f"{self._description}: {name}"
+        self._bar.update(self._task, description=self._shown)
         if not self._console.is_terminal:
             self._console.print(f"{self._description}: {name}", markup=False)
 
+    def paused(self, waits: bool) -> None:
+        """Show that the work waits until it is told to go on, or that it does go on."""
+        self._bar.update(self._task, description=f"{self._shown}: paused" if waits else self._shown)
+        if not self._console.is_terminal:
+            news = "paused; 'elicitor control FOLDER resume' goes on" if waits else "goes on"
+            self._console.print(f"{self._description}: {news}", markup=False)
+
     def _rate(self) -> str:
-        return f"{self._tokens / max(time.monotonic() - self._started, 1e-3):,.0f}"
+        return f"{self._tokens / max(working_time() - self._started, 1e-3):,.0f}"
 
 
 def label_with_progress(config: RunConfig, folder: Path, *, resume: bool, cluster: RayOptions | None = None) -> Run:

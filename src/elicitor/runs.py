@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,9 @@ EVENTS = "events.jsonl"
 CHECKPOINT = "checkpoint.json"
 LABELS = "labels.jsonl"
 METRICS = "metrics.json"
-_LOCK = ".lock"
+LOCK = ".lock"
+_LOCK_SECONDS = 0.2
+"""How long a lock is waited for: whoever only looks whether it is held has it for an instant."""
 
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> None:
@@ -95,7 +98,7 @@ def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any
                     return
                 try:
                     yield json.loads(line.decode())
-                except json.JSONDecodeError as error:
+                except ValueError as error:  # neither JSON nor, it may be, UTF-8
                     raise DataError(
                         f"{path} line {number} is not JSON", fix="resume the run, which repairs it"
                     ) from error
@@ -305,7 +308,7 @@ class RunFolder:
         return self.path / f"metrics-{batch:05d}.json"
 
     def _acquire(self) -> None:
-        self._lock = hold(self.path / _LOCK)
+        self._lock = hold(self.path / LOCK)
 
 
 def hold(file: Path) -> IO[str]:
@@ -322,14 +325,31 @@ def hold(file: Path) -> IO[str]:
         OSError: If it cannot be written.
     """
     stream = file.open("a+", encoding="utf-8")
+    last = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < last:
+                time.sleep(_LOCK_SECONDS / 10)
+                continue
+            stream.close()
+            raise RunLockedError(
+                f"{file.parent} is being written by another process", fix="wait for it, or choose another --output-dir"
+            ) from error
+        return stream
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds a lock file; see `hold`."""
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.close()
-        raise RunLockedError(
-            f"{file.parent} is being written by another process", fix="wait for it, or choose another --output-dir"
-        ) from error
-    return stream
+        with file.open(encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def has_run(path: Path) -> bool:
@@ -348,7 +368,7 @@ def refuse_used(path: Path) -> None:
     if has_run(path):
         raise ConfigError(f"{path} holds a run", fix="add --resume to go on with it, or choose another --output-dir")
     if path.is_dir():
-        strange = [e.name for e in path.iterdir() if e.name not in (_LOCK, CONFIG) and not e.name.endswith(".tmp")]
+        strange = [e.name for e in path.iterdir() if e.name not in (LOCK, CONFIG) and not e.name.endswith(".tmp")]
         if strange:
             raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
 

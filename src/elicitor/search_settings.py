@@ -23,6 +23,9 @@ class StartConfig(Settings):
     start_labels: str | None = Field(
         None, description="file of ids and labels that the first examples start with instead; they may change later"
     )
+    all_start_labels: bool = Field(
+        False, description="start with all labels of start_labels rather than with num_seed_examples of them"
+    )
 
 
 class IcmConfig(StartConfig):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import math
 import threading
 import time
@@ -38,6 +37,7 @@ from elicitor.completions import (
     tokenize,
 )
 from elicitor.errors import BackendError, ConfigError, ElicitorError
+from elicitor.local_http import json_body
 
 Result = TypeVar("Result")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -213,7 +213,7 @@ def create_app(
     created = int(time.time())
 
     async def body(request: Request, kind: type[Body]) -> Body:
-        parsed = parse(kind, await _json(request, bounds))
+        parsed = parse(kind, await json_body(request, most_bytes=bounds.body_bytes, seconds=bounds.body_seconds))
         if parsed.model not in (None, served.name):
             raise HTTPException(404, f"model {parsed.model!r} is not served here; use {served.name!r}")
         return parsed
@@ -298,28 +298,6 @@ def _authorize(request: Request, key: str | None) -> None:
     given = request.headers.get("Authorization", "")
     if key is not None and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
         raise HTTPException(401, "a key is needed: send it as 'Authorization: Bearer KEY'")
-
-
-async def _json(request: Request, limits: Limits) -> Any:
-    """The parsed body, read within bounds of size and time."""
-    too_large = HTTPException(413, f"a body may hold {limits.body_bytes:,} bytes", headers={"Connection": "close"})
-    declared = request.headers.get("Content-Length", "0")
-    if declared.isdecimal() and int(declared) > limits.body_bytes:
-        raise too_large
-    chunks = bytearray()
-    try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
-                chunks += chunk
-                if len(chunks) > limits.body_bytes:
-                    raise too_large
-    except TimeoutError:
-        close = {"Connection": "close"}
-        raise HTTPException(408, f"no body within {limits.body_seconds:g} s", headers=close) from None
-    try:
-        return json.loads(chunks)
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body is not valid JSON") from None
 
 
 def _refusal(error: Exception) -> Response:

@@ -68,7 +68,7 @@ def test_nothing_but_models_labels_and_records_is_left(whole):
     assert left == [
         ".lock",
         *(f"{stage}/{name}" for stage in ("final", "initial") for name in models),
-        *("relabelled.jsonl", "training.json", "training.yaml"),
+        *("progress.json", "relabelled.jsonl", "training.json", "training.yaml"),
     ]
     about = json.loads((folder / "final" / "reward_model.json").read_text())
     assert about["rendering"] == {"kind": "chat", "max_length": 512}

@@ -65,7 +65,7 @@ def test_what_a_training_leaves(whole):
     folder, result = whole
     assert sorted(path.name for path in folder.iterdir()) == [
         *(".lock", "adapter_config.json", "adapter_model.safetensors", "base.json", "curve.jsonl"),
-        *("rollouts.jsonl", "samples.jsonl", "training.json", "training.yaml"),
+        *("progress.json", "rollouts.jsonl", "samples.jsonl", "training.json", "training.yaml"),
     ]
     assert [point["step"] for point in result["curve"]] == [0, 1, 2, 3]
     best = max(result["curve"], key=lambda point: point["reward"])

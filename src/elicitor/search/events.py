@@ -113,10 +113,21 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, A
     for event in events:
         if event["kind"] == "warned":
             continue
-        if event["accepted"]:
-            for example_id, label in event["labels"].items():
-                if label is None:
-                    held.pop(example_id, None)
-                else:
-                    held[example_id] = label
+        apply_changes(event, held)
         yield event, held
+
+
+def apply_changes(event: Mapping[str, Any], held: dict[str, str]) -> None:
+    """Bring the labels held before an event, by example id, to what they are after it.
+
+    Args:
+        event: An event that can change labels, as JSON values.
+        held: Changed in place.
+    """
+    if not event["accepted"]:
+        return
+    for example_id, label in event["labels"].items():
+        if label is None:
+            held.pop(example_id, None)
+        else:
+            held[example_id] = label

@@ -27,7 +27,8 @@ def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Genera
     order = [int(i) for i in rng.permutation(len(problem.dataset))]
     if problem.start_labels:
         given = [i for i in order if i in problem.start_labels]
-        return {i: problem.start_labels[i] for i in given[: config.num_seed_examples]}
+        most = None if config.all_start_labels else config.num_seed_examples
+        return {i: problem.start_labels[i] for i in given[:most]}
     seeds = order[: config.num_seed_examples]
     # Equal counts of each label, so that no label starts with the majority; which example gets which is random.
     labels = rng.permutation(np.arange(len(seeds)) % n_labels)

@@ -17,17 +17,19 @@ from typing import Any
 
 import yaml
 
+from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.runs import hold, read_json, write_atomic, write_json
+from elicitor.runs import LOCK, hold, read_json, write_atomic, write_json
 
 MADE_FROM = "training.yaml"
 RESULT = "training.json"
+PROGRESS = "progress.json"
+"""Step, steps and newest loss, while it runs."""
 CHECKPOINTS = "checkpoints"
 REWARD_MODEL = "reward_model.json"
 """Written last: it marks a folder as a whole reward model."""
 INITIAL, FINAL = "initial", "final"
 """Reward models in the folder of ``train reward``, in the order in which they are made."""
-_LOCK = ".lock"
 
 
 def is_main_process() -> bool:
@@ -85,17 +87,17 @@ def training_folder(
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
     if not begun and path.is_dir():
-        strange = [e.name for e in path.iterdir() if e.name != _LOCK and not e.name.endswith(".tmp")]
+        strange = [e.name for e in path.iterdir() if e.name != LOCK and not e.name.endswith(".tmp")]
         if strange:
             raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
     if begun:
         _compare(path, made_from, what=what)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = hold(path / _LOCK)
+        lock = hold(path / LOCK)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="choose another --output-dir") from error
-    with lock:
+    with lock, controlled(path):
         if not begun:
             write_atomic(path / MADE_FROM, yaml.safe_dump(dict(made_from), sort_keys=False, allow_unicode=True))
         yield path

@@ -271,7 +271,10 @@ class _Loop:
         identity = {**manifests[0]["identity"], "data": self.dataset.fingerprint}
         models = [manifest["identity"]["model"] for manifest in manifests]
         write_atomic(path / CONFIG, self.config.to_yaml())
-        write_json(path / MANIFEST, {**manifests[0], "identity": identity, "models_of_batches": models})
+        write_json(
+            path / MANIFEST,
+            {**manifests[0], "identity": identity, "examples": len(self.dataset), "models_of_batches": models},
+        )
         write_rows(path / EVENTS, (event for done in runs for event in read_rows(done.path / EVENTS)))
         ordered = [by_id[example.id] for example in self.dataset.examples]
         write_rows(path / LABELS, [asdict(replace(item, batch=j)) for item, j in ordered])

@@ -19,10 +19,12 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
+from elicitor.control import Stopped
 from elicitor.errors import BackendError, ConfigError
 from elicitor.models import locate
 from elicitor.runs import write_json
 from elicitor.tracking import TENSORBOARD, project, tracker_names
+from elicitor.train.controlled import ControlCallback
 from elicitor.train.folder import CHECKPOINTS, adopt, is_main_process
 from elicitor.train.settings import TrainSettings
 
@@ -202,11 +204,16 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
 
     Raises:
         BackendError: If the loss is not finite at the end.
+        Stopped: If another process asked for it; a checkpoint has been saved.
     """
     trainer.remove_callback(PrinterCallback)
+    control = ControlCallback()
+    trainer.add_callback(control)
     # Trackers print to standard output, which is kept for results.
     with quiet(), contextlib.redirect_stdout(sys.stderr):
         output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if control.stopped:
+        raise Stopped
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     if not all(math.isfinite(loss) for loss in losses):
         raise BackendError("the training loss is not finite", fix="lower the learning rate, or use dtype=float32")

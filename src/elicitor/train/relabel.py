@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 
 from elicitor.backends.base import OnPart, Progress
 from elicitor.errors import ResumeMismatchError
+from elicitor.train.controlled import between_steps
 from elicitor.train.pairs import Pair, Preference
 from elicitor.train.reward_model import RewardModel
 
@@ -93,6 +94,7 @@ def relabel(
         done += len(batch)
         if on_part:
             on_part(done, total)
+        between_steps()
     state.wait_for_everyone()
 
 

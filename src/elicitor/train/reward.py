@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.backends.base import OnPart, OnStage, Progress
+from elicitor.control import working_time
 from elicitor.errors import DataError
 from elicitor.inputs import task_of
 from elicitor.manifest import package_versions
@@ -160,7 +160,7 @@ def train_reward(
         "rest": work.n_rest,
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
     }
-    started = time.monotonic()
+    started = working_time()
     state = process_state(settings)
     with training_folder(folder, made_from, resume=resume):
         state.wait_for_everyone()
@@ -205,7 +205,7 @@ def train_reward(
             **stages,
             "final_pairs": final["pairs"],
             "truncated": final["truncated"],
-            "seconds": time.monotonic() - started,
+            "seconds": working_time() - started,
             "versions": package_versions(),
         }
         if is_main_process():

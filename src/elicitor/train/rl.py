@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.base import OnStage, Progress
+from elicitor.control import working_time
 from elicitor.errors import DataError
 from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
@@ -149,7 +149,7 @@ def train_rl(
         "prompts": [prompts.train, prompts.select, prompts.test],
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
     }
-    started = time.monotonic()
+    started = working_time()
     state = process_state(settings)
     with training_folder(folder, _hashed(made_from), resume=resume):
         state.wait_for_everyone()
@@ -198,7 +198,7 @@ def train_rl(
                 ),
                 "stopped_by_kl": selector.stopped,
                 "curve": [asdict(point) for point in log.points()],
-                "seconds": time.monotonic() - started,
+                "seconds": working_time() - started,
                 "versions": package_versions(),
             }
             result["warnings"] = hacking_signs(log.points())

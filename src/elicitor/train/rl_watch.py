@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
@@ -18,6 +18,7 @@ from elicitor.backends.base import OnStage
 from elicitor.backends.hf_load import quiet
 from elicitor.errors import BackendError
 from elicitor.runs import write_json
+from elicitor.train.controlled import from_first
 from elicitor.train.folder import is_main_process
 from elicitor.train.policy import Rewarder, distinct_pairs, draw, log_probs
 from elicitor.train.rendering import first_turn
@@ -126,7 +127,7 @@ class Selector(TrainerCallback):  # type: ignore[misc]
                     f"step {point.step}: held-out reward {point.reward:.3f}, KL {point.kl:.2f}, {point.tokens:.0f} tokens"
                 )
             self.stopped = point.kl > self._settings.max_kl
-        self.stopped = bool(_from_first(self.stopped))
+        self.stopped = bool(from_first(self.stopped))
         control.should_training_stop = control.should_training_stop or self.stopped
 
     def _measure(self, model: Any, step: int) -> Point:
@@ -155,14 +156,6 @@ class Selector(TrainerCallback):  # type: ignore[misc]
             float(np.mean(drawn.ended)),
             distinct_pairs(drawn.responses),
         )
-
-
-def _from_first(value: Any) -> Any:
-    """The first process's value, in every process."""
-    state = PartialState()
-    if state.num_processes == 1:
-        return value
-    return broadcast_object_list([value])[0]
 
 
 def save_adapter(model: Any, folder: Path, base: AdapterBase) -> None:

@@ -5,7 +5,6 @@ Read `train_sft`, from a run's folder to a classifier, and `fit`, which any set 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import Field
 from elicitor.audit import ABSTAINED
 from elicitor.backends.base import OnStage
 from elicitor.config import RunConfig
+from elicitor.control import working_time
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import BackendError
 from elicitor.evaluation import found_labels
@@ -248,7 +248,7 @@ def fit(
             return Trained(folder, read_result(folder)["model"], read_result(folder))
         if on_stage:
             on_stage(f"training on {len(prepared.rows)} labels")
-        started = time.monotonic()
+        started = working_time()
         checkpoint = last_checkpoint(folder)
         trainer = make_label_trainer(prepared, folder, settings=settings, on_step=on_step)
         train(trainer, checkpoint=checkpoint)
@@ -265,7 +265,7 @@ def fit(
             "left_out": labelled.left_out,
             "steps": len(prepared.tokens),
             "tokens": sum(prepared.tokens),
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(working_time() - started, 1),
             "resumed_at_step": int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0,
             "losses": [
                 {"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry
