@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicitor.cli_train import check_limit
 from elicitor.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -61,9 +62,8 @@ def train_reward_command(
 
     With --rest, it labels the rest, and a final one learns all.
     """
-    for flag, value in (("--limit", limit), ("--rest-limit", rest_limit)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
+    check_limit(limit)
+    check_limit(rest_limit, flag="--rest-limit")
     flags = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -108,8 +108,7 @@ def eval_reward_command(
 
     Pairwise accuracy by subset, with intervals.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    check_limit(limit)
     from elicitor import console_reward, progress_reward
 
     progress_reward.need_training()
@@ -147,8 +146,7 @@ def train_rl_command(
 
     With GRPO or RLOO; the checkpoint that is best on held-out prompts is kept.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    check_limit(limit)
     flags = {
         "algorithm": algorithm,
         "steps": steps,
@@ -196,10 +194,9 @@ def eval_winrate_command(
 
     Pairwise, and language models in both orders.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    check_limit(limit)
     if resume and output_dir is None:
-        raise ConfigError("--resume needs --output-dir", fix="name the folder to go on with")
+        raise ConfigError("--resume needs to know the comparison", fix="add --output-dir FOLDER")
     from elicitor import console_reward, progress_reward
 
     progress_reward.need_training()

@@ -120,8 +120,8 @@ def compare_command(
     """
     flags = {"method": method, "epochs": epochs, "learning_rate": learning_rate, "class_weights": class_weights}
     settings = _settings(preset, flags, overrides)
-    for value in (limit, test_limit):
-        check_limit(value)
+    check_limit(limit)
+    check_limit(test_limit, flag="--test-limit")
     from elicitor.cli import numbers
 
     chosen = numbers("--seeds", seeds)
@@ -215,14 +215,14 @@ def is_main() -> bool:
     return is_main_process()
 
 
-def check_limit(limit: int | None) -> None:
+def check_limit(limit: int | None, *, flag: str = "--limit") -> None:
     """Refuse a limit below 1.
 
     Raises:
         ConfigError: If it is.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+        raise ConfigError(f"{flag} got {limit}", fix="give 1 or more")
 
 
 def _settings(preset: str, flags: dict[str, Any], overrides: list[str] | None) -> SftSettings:
