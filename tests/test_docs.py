@@ -24,7 +24,7 @@ def default(key):
         return "required"
     return (
         "none"
-        if field.default is None
+        if field.default is None or field.default_factory is not None
         else f"`{str(field.default).lower()}`"
         if field.default in (True, False) and isinstance(field.default, bool)
         else f"`{field.default}`"

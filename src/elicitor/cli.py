@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor import cli_cache, cli_data, cli_export, cli_ray, cli_report, cli_reward, cli_serve, cli_train, cli_watch
+from elicitor import (
+    cli_cache,
+    cli_data,
+    cli_examples,
+    cli_export,
+    cli_ray,
+    cli_report,
+    cli_reward,
+    cli_serve,
+    cli_train,
+    cli_watch,
+)
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ConfigError, ElicitorError
 
@@ -49,9 +60,9 @@ def label_command(
             help="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, adapter:FOLDER, fake or a folder."
         ),
     ] = None,
-    search: Annotated[str | None, typer.Option(help="icm, gibbs, bootstrap or scalable.")] = None,
-    plan: Annotated[str | None, typer.Option(help="tree, in_order, folds or sampled.")] = None,
-    calibration: Annotated[str | None, typer.Option(help="none or batch.")] = None,
+    search: Annotated[str | None, typer.Option(help="Search: icm, gibbs, bootstrap or scalable.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Contexts: tree, in_order, folds or sampled.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Calibration: none or batch.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of mutual predictability.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
@@ -113,9 +124,11 @@ def eval_command(
     ] = None,
     test: Annotated[str | None, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")] = None,
     suite: Annotated[Path | None, typer.Option(help="YAML file with tasks: search, compare and draw them all.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds of demonstration order and random labels [0,1,2].")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of demonstration order and random labels [default: 0,1,2].")
+    ] = None,
     conditions: Annotated[
-        str | None, typer.Option(help="Rows of the table with commas, or all [zero_shot,random,found,golden].")
+        str | None, typer.Option(help="Rows of the table with commas, or all [default: zero_shot,random,found,golden].")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Test rows; with --suite also rows to label.")] = None,
     shots: Annotated[int | None, typer.Option(help="Demonstrations at most [default: as many as fit].")] = None,
@@ -135,7 +148,10 @@ def eval_command(
     ray_gpus: cli_ray.Gpus = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Compare the found labels with cheaper and with golden ones on a test file, or run a whole suite of tasks."""
+    """Compare found labels with cheaper and golden ones.
+
+    On a test file; or, with --suite, search and compare on a list of tasks.
+    """
     cluster = cli_ray.ray_options(ray, workers=ray_workers, cpus=ray_cpus, gpus=ray_gpus)
     chosen = None if seeds is None else numbers("--seeds", seeds)
     for flag, value in (("--limit", limit), ("--shots", shots)):
@@ -216,7 +232,10 @@ def audit_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Look for failed elicitation without gold: collapse, trivial or swapped concepts, instability."""
+    """Look for failed elicitation, without gold.
+
+    Collapse to one label, trivial or swapped concepts, noise, instability: ok, look or failed for each.
+    """
     from elicitor import console, progress
 
     result = progress.audit_with_progress(
@@ -236,23 +255,28 @@ def ablate_command(
     task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name; see 'elicitor models'.")] = None,
     init: Annotated[str | None, typer.Option(help="First labels: random, golden, wrong, zero_shot.")] = None,
-    consistency: Annotated[str | None, typer.Option(help="on, off.")] = None,
+    consistency: Annotated[str | None, typer.Option(help="Whether the task's constraint counts: on, off.")] = None,
     alpha: Annotated[str | None, typer.Option(help="Weights of mutual predictability, such as 10,50,100.")] = None,
     num_seed_examples: Annotated[str | None, typer.Option(help="Numbers of first labels (K), such as 2,8,32.")] = None,
-    calibration: Annotated[str | None, typer.Option(help="none, batch.")] = None,
-    plan: Annotated[str | None, typer.Option(help="Demonstration order: tree, in_order, folds, sampled.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="Calibration: none, batch.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Contexts: tree, in_order, folds, sampled.")] = None,
     verbalizers: Annotated[str | None, typer.Option(help="Label words, such as No/Yes,wrong/right.")] = None,
     balance: Annotated[str | None, typer.Option(help="Shares of positive examples in the pool: 0.1,0.5,0.9.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the searches.")] = "0,1,2",
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="Folder [runs/ablation-TIME].")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Folder [default: runs/ablation-TIME].")
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the ablation in --output-dir.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cost, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Vary one thing at a time, each flag a list with commas, and compare label accuracies with gold."""
+    """Vary one thing at a time and compare with gold.
+
+    Each flag is a list with commas; each value is one variant of the base setting.
+    """
     from elicitor.config import build_config
 
     given = {
@@ -292,7 +316,10 @@ def quickstart_command(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Label a small data set that comes with the package, with the bundled model, and compare with gold."""
+    """Label a small data set that comes with elicitor.
+
+    The bundled model labels it; then the labels are compared with gold.
+    """
     from elicitor import console, progress, quickstart
 
     settings = quickstart.settings(seed=seed)
@@ -314,7 +341,7 @@ def quickstart_command(
 
 @app.command("models")
 def models_command(as_json: Json = False) -> None:
-    """List the forms of model names, the bundled model and converted models."""
+    """List forms of model names and what is there of them."""
     from elicitor import console
     from elicitor.models import list_models
 
@@ -337,6 +364,7 @@ cli_export.register(app)
 cli_reward.register(app)
 cli_report.register(app)
 cli_watch.register(app)
+cli_examples.add_examples(app)
 
 
 def main() -> None:

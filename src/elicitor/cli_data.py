@@ -22,7 +22,10 @@ def sample_poems_command(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
 ) -> None:
-    """Write pairs of poems for the negative control (task poems), with gold that no model can know."""
+    """Write pairs of poems, a negative control.
+
+    For task poems: gold is something that no model can know.
+    """
     if n < 1 or seed < 0:
         raise ConfigError(f"got --n {n} and --seed {seed}", fix="give at least 1 pair and a seed of 0 or more")
     refuse_existing(output, force=force)
@@ -50,7 +53,10 @@ def sample_solutions_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the most it can cost, and one prompt.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
-    """Draw several solutions for each question: data for task gsm8k from questions alone."""
+    """Draw several solutions to each question.
+
+    Data for task gsm8k, from questions alone.
+    """
     from elicitor import console, progress
     from elicitor.solutions import SampleSettings
 

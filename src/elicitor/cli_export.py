@@ -32,7 +32,10 @@ def export_command(
     force: Annotated[bool, typer.Option("--force", help="Write over an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
 ) -> None:
-    """Write a run's labels as a data set with a card, for TRL, datasets and the Hugging Face hub."""
+    """Write a run's labels as a data set with a card.
+
+    For TRL, datasets and the Hugging Face hub.
+    """
     from elicitor import export
 
     done = export.export(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from elicitor.cli_train import check_limit
 from elicitor.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -16,7 +17,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print tokens, steps and
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any training setting, e.g. lora_r=8.")
 ]
-ReportTo = Annotated[str | None, typer.Option(help="Trackers with commas: trackio, tensorboard, wandb [none].")]
+ReportTo = Annotated[
+    str | None, typer.Option(help="Trackers with commas: trackio, tensorboard, wandb [default: none].")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +41,14 @@ def train_reward_command(
         str | None, typer.Option(help="Further pairs: an initial reward model labels them, a final one learns all.")
     ] = None,
     labels: Annotated[str, typer.Option(help="Labels of the first pairs: found, golden, human, random.")] = "found",
-    model: Annotated[str | None, typer.Option(help="Base model [that of the run, or bundled].")] = None,
+    model: Annotated[str | None, typer.Option(help="Base model [default: that of the run, or bundled].")] = None,
     task: Annotated[str, typer.Option(help="Task of a file of pairs.")] = "preference",
-    epochs: Annotated[int | None, typer.Option(help="Times that every pair is seen; 0: head alone [1].")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Times that every pair is seen; 0: head alone [default: 1].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs in one forward pass of one device.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of a prompt with a response [1024].")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a prompt with a response [default: 1024].")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first labelled pairs.")] = None,
     rest_limit: Annotated[int | None, typer.Option(help="Use only the first rows of --rest.")] = None,
@@ -53,10 +58,12 @@ def train_reward_command(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a reward model on preferences; with --rest, label the rest with it and train a final one on all."""
-    for flag, value in (("--limit", limit), ("--rest-limit", rest_limit)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{flag} got {value}", fix="give 1 or more")
+    """Train a reward model on preferences.
+
+    With --rest, it labels the rest, and a final one learns all.
+    """
+    check_limit(limit)
+    check_limit(rest_limit, flag="--rest-limit")
     flags = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -91,15 +98,17 @@ def eval_reward_command(
     test: Annotated[list[str], typer.Option(help="Pairs with gold: a file or hf:NAME@SPLIT; may be repeated.")],
     task: Annotated[str, typer.Option(help="Task that names the columns.")] = "preference",
     base: Annotated[str | None, typer.Option(help="Base model, if it is elsewhere now.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Weights: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     limit: Annotated[int | None, typer.Option(help="Use only the first rows of each test set.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Pairwise accuracy of reward models on held-out preferences, by subset, with intervals."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    """Compare reward models on held-out preferences.
+
+    Pairwise accuracy by subset, with intervals.
+    """
+    check_limit(limit)
     from elicitor import console_reward, progress_reward
 
     progress_reward.need_training()
@@ -116,12 +125,14 @@ def train_rl_command(
     output_dir: OutputDir,
     reward: Annotated[str, typer.Option(help="Folder of a reward model, or MODULE:FUNCTION of prompts and responses.")],
     model: Annotated[str, typer.Option(help="Model name of the start.")] = "bundled",
-    algorithm: Annotated[str | None, typer.Option(help="grpo or rloo.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps [40].")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="Algorithm: grpo or rloo.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps [default: 40].")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Weight of the divergence from the start [0.04].")] = None,
-    group_size: Annotated[int | None, typer.Option(help="Responses to a prompt that are compared [8].")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens of a response [48].")] = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the divergence from the start [default: 0.04].")] = None,
+    group_size: Annotated[
+        int | None, typer.Option(help="Responses to a prompt that are compared [default: 8].")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Tokens of a response [default: 48].")] = None,
     vllm: Annotated[str | None, typer.Option(help="Generate with vLLM on a GPU: off, colocate, server.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
@@ -131,9 +142,11 @@ def train_rl_command(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a policy against a reward with GRPO or RLOO; the best checkpoint on held-out prompts is kept."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    """Train a policy against a reward.
+
+    With GRPO or RLOO; the checkpoint that is best on held-out prompts is kept.
+    """
+    check_limit(limit)
     flags = {
         "algorithm": algorithm,
         "steps": steps,
@@ -172,16 +185,18 @@ def eval_winrate_command(
     temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 1.0,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of draws and bootstrap.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    resume: Resume = False,
+    dtype: Annotated[str, typer.Option(help="Weights: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --output-dir.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let two policies answer the same prompts and others judge them pairwise, in both orders."""
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+    """Let others judge two policies on the same prompts.
+
+    Pairwise, and language models in both orders.
+    """
+    check_limit(limit)
     if resume and output_dir is None:
-        raise ConfigError("--resume needs --output-dir", fix="name the folder to go on with")
+        raise ConfigError("--resume needs to know the comparison", fix="add --output-dir FOLDER")
     from elicitor import console_reward, progress_reward
 
     progress_reward.need_training()

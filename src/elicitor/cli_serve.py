@@ -31,7 +31,10 @@ def serve_command(
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="E.g. backend.dtype=bfloat16.")
     ] = None,
 ) -> None:
-    """Serve one loaded model to many searches and other tools: OpenAI-compatible completions, prefixes kept warm."""
+    """Serve one loaded model to many searches.
+
+    OpenAI-compatible completions, with prefixes kept from request to request.
+    """
     settings = _backend_settings(overrides or [])
     try:
         from elicitor.local_http import LOOPBACK, bound, serve

@@ -17,11 +17,15 @@ train_app = typer.Typer(name="train", help="Train models on labels.", no_args_is
 RunFolder = Annotated[Path, typer.Argument(help="Run folder of 'elicitor label'.")]
 Folder = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to write.")]
 Model = Annotated[str | None, typer.Option(help="Model to train [default: the one that found the labels].")]
-Preset = Annotated[str, typer.Option(help="small, paper-8b (full, lr 1e-5) or paper-70b (LoRA r 16, lr 5e-5).")]
-Method = Annotated[str | None, typer.Option(help="lora or full.")]
+Preset = Annotated[
+    str, typer.Option(help="Settings: small, paper-8b (full, lr 1e-5) or paper-70b (LoRA r 16, lr 5e-5).")
+]
+Method = Annotated[str | None, typer.Option(help="Weights to train: lora or full.")]
 Epochs = Annotated[int | None, typer.Option(help="Times that every example is seen.")]
 LearningRate = Annotated[float | None, typer.Option(help="Highest learning rate.")]
-ClassWeights = Annotated[str | None, typer.Option(help="balanced, or such as negative=2,positive=1.")]
+ClassWeights = Annotated[
+    str | None, typer.Option(help="Weights of labels in the loss: balanced, or such as negative=2,positive=1.")
+]
 Limit = Annotated[int | None, typer.Option(help="Train on the first examples only.")]
 KeepAbstained = Annotated[bool, typer.Option("--keep-abstained", help="Train on examples in abstained.jsonl as well.")]
 ReportTo = Annotated[str | None, typer.Option(help="Trackers: trackio, tensorboard, wandb; or none.")]
@@ -56,7 +60,10 @@ def sft_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print tokens, steps and time, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune a model on a run's labels; the result is a model name, adapter:FOLDER or FOLDER."""
+    """Fine-tune a model on a run's labels.
+
+    The result is a model name: adapter:FOLDER, or FOLDER with --method full.
+    """
     flags = {
         "method": method,
         "epochs": epochs,
@@ -107,11 +114,14 @@ def compare_command(
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
-    """Train on found, random and golden labels of the same examples, and ask all models zero-shot."""
+    """Train on found, random and golden labels and compare.
+
+    The same examples each time; all models are asked zero-shot.
+    """
     flags = {"method": method, "epochs": epochs, "learning_rate": learning_rate, "class_weights": class_weights}
     settings = _settings(preset, flags, overrides)
-    for value in (limit, test_limit):
-        check_limit(value)
+    check_limit(limit)
+    check_limit(test_limit, flag="--test-limit")
     from elicitor.cli import numbers
 
     chosen = numbers("--seeds", seeds)
@@ -142,8 +152,10 @@ def iterate_command(
     data: Annotated[str | None, typer.Argument(help="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT.")] = None,
     task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
     model: Annotated[str | None, typer.Option(help="Pretrained model that labels the first batch.")] = None,
-    search: Annotated[str | None, typer.Option(help="icm or bootstrap.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples labelled between two trainings [256].")] = None,
+    search: Annotated[str | None, typer.Option(help="Search: icm or bootstrap.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples labelled between two trainings [default: 256].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first rows.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with settings of labelling.")] = None,
@@ -161,7 +173,10 @@ def iterate_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print tokens and time, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Label a batch, fine-tune on all labels so far, label the next batch with that model, and so on."""
+    """Label and fine-tune in turns, batch by batch.
+
+    Each batch is labelled by the model fine-tuned on all labels before it.
+    """
     from elicitor.config import build_config
 
     given = {
@@ -200,14 +215,14 @@ def is_main() -> bool:
     return is_main_process()
 
 
-def check_limit(limit: int | None) -> None:
+def check_limit(limit: int | None, *, flag: str = "--limit") -> None:
     """Refuse a limit below 1.
 
     Raises:
         ConfigError: If it is.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit got {limit}", fix="give 1 or more")
+        raise ConfigError(f"{flag} got {limit}", fix="give 1 or more")
 
 
 def _settings(preset: str, flags: dict[str, Any], overrides: list[str] | None) -> SftSettings:

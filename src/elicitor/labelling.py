@@ -269,13 +269,14 @@ class ModelFacts:
         return cls(backend.name, backend.fingerprint, backend.max_context_tokens)
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: str | Path) -> Run:
     """Read a finished run.
 
     Raises:
         ConfigError: If the folder is not a run.
         DataError: If the run has not finished.
     """
+    path = Path(path)
     load_run_config(path)
     if not (path / LABELS).exists():
         raise DataError(f"{path / LABELS} does not exist", fix="finish the run with --resume, or check the folder")

@@ -1,4 +1,4 @@
-"""Which of two blog posts was written by a man (Schler et al. 2006; Wen et al. 2025, section 4.2).
+"""Which of two blog posts was written by a man (Schler et al. 2006; Wen et al. 2025, section 4.3).
 
 People do little better than chance here, so labels that agree with gold go beyond what people could have given. Every pair
 is asked about in both orders.

@@ -1,4 +1,4 @@
-"""Which of two poems is better: a negative control (Wen et al. 2025, section 4.3 and figure 5).
+"""Which of two poems is better: a negative control (Wen et al. 2025, section 4.2 and figure 5).
 
 Gold calls the poem better that mentions the sun: a taste of one person, which no model can know without being told. Labels
 found for it may be coherent, but they cannot agree with gold beyond chance; a method that does better has seen gold.

@@ -1,6 +1,6 @@
 """The reward pipeline: labels of a part -> initial reward model -> it labels the rest -> final reward model.
 
-Wen et al. (2025, section 4.3): the search labels 6,000 pairs, an initial reward model trained on them labels about 400,000
+Wen et al. (2025, section 4.4): the search labels 6,000 pairs, an initial reward model trained on them labels about 400,000
 more, and the final reward model is trained on all. Each stage leaves a whole artefact in the folder, so a training killed
 at any instant goes on from there.
 """
