@@ -9,8 +9,8 @@ from elicitor.audit import audit
 from elicitor.backends.fake import FakeBackend, concept_label
 from elicitor.config import build_config
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import write_rows
 from elicitor.labelling import run
-from elicitor.runs import write_rows
 
 TASK = {"template": "{text}:", "labels": ["no", "yes"], "group": "g", "key": "k", "constraint": "negation"}
 FREE = {"template": "{text}:", "labels": ["no", "yes"]}

@@ -8,8 +8,8 @@ import pytest
 from elicitor import load_backend, quickstart
 from elicitor.audit import audit
 from elicitor.config import build_config
+from elicitor.files import write_rows
 from elicitor.labelling import run
-from elicitor.runs import write_rows
 from elicitor.tasks.poems import generate_poems
 
 pytestmark = pytest.mark.slow

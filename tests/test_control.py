@@ -11,7 +11,7 @@ import pytest
 from elicitor import control
 from elicitor.control import Stopped, between_steps, controlled, on_pause, pending, request, state_of, working_time
 from elicitor.errors import ConfigError
-from elicitor.runs import hold
+from elicitor.files import hold
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import running
 
 from elicitor.config import build_config
 from elicitor.control import request, state_of
@@ -127,9 +128,7 @@ def test_a_lost_node_loses_nothing(tmp_path):
     in_one_process(source, whole)
     with cluster(tmp_path) as (address, nodes, environment):
         start = command(source, output, "--ray", address, "--ray-workers", "2", model="fake:delay=0.3")
-        with subprocess.Popen(
-            start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
-        ) as driver:
+        with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as driver:
             wait_for(lambda: finished(output) >= 2, process=driver)
             lost = processes_of(nodes[1])
             assert any("raylet" in Path(f"/proc/{pid}/cmdline").read_text() for pid in lost)
@@ -148,7 +147,7 @@ def test_a_killed_driver_goes_on_with_what_is_finished(tmp_path):
     whole, output = tmp_path / "whole", tmp_path / "out"
     in_one_process(source, whole)
     start = command(source, output, "--ray", "local", "--ray-workers", "2", "--resume", model="fake:delay=0.3")
-    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
+    with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
         wait_for(lambda: finished(output) >= 3, process=driver)
         driver.kill()
         driver.communicate()
@@ -165,7 +164,7 @@ def test_a_driver_is_paused_and_stopped_between_batches(tmp_path):
     whole, output = tmp_path / "whole", tmp_path / "out"
     in_one_process(source, whole)
     start = command(source, output, "--ray", "local", "--ray-workers", "2", "--resume", model="fake:delay=0.3")
-    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
+    with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
         wait_for(lambda: finished(output) >= 2, process=driver)
         request(output, "pause")
         wait_for(lambda: state_of(output) == "paused", process=driver)

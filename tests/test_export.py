@@ -10,8 +10,8 @@ import pytest
 import elicitor
 from elicitor.errors import ConfigError
 from elicitor.export import export, push
+from elicitor.files import read_rows, write_json, write_rows
 from elicitor.labelling import load_run
-from elicitor.runs import read_rows, write_json, write_rows
 
 
 def write(path, rows):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from elicitor.errors import ConfigError
+from elicitor.files import hold
 from elicitor.follow import RunFollower, Tail, TrainingFollower, follow
-from elicitor.runs import hold
 
 
 def everything(tail):
@@ -67,7 +67,7 @@ def event(**values):
 
 
 def test_where_a_search_stands(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"examples": 9}')
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "examples": 9}')
     follower = follow(tmp_path)
     assert isinstance(follower, RunFollower)
     nothing = {"state": "idle", "asked": None, "iteration": 0, "utility": None, "labelled": 0, "n": 9, "tokens": 0}

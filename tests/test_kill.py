@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from processes import running
 
 
 def command(folder, model, output, *more):
@@ -44,7 +45,7 @@ def kill_until_done(start, output, *, most_kills, longest, seed):
     kills = 0
     while kills < most_kills:
         wanted = n_events(output) + draw.randint(0, 3)
-        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             while process.poll() is None and n_events(output) < wanted:
                 time.sleep(0.005)
             try:
@@ -80,7 +81,7 @@ def test_a_run_killed_many_times_ends_in_the_same_labels(tmp_path):
 def test_a_second_writer_is_refused_while_the_first_goes_on(tmp_path):
     write_texts(tmp_path, 24)
     start = command(tmp_path, "fake:delay=0.05", tmp_path / "out", "--resume")
-    with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+    with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         while not (tmp_path / "out" / "checkpoint.json").exists():
             time.sleep(0.02)
         # Stopped, it holds its lock however long the second one takes to begin.

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from processes import running
 
 from elicitor.backends.fake import FakeBackend
 from elicitor.config import build_config
@@ -129,7 +130,7 @@ def test_a_server_killed_in_mid_run_comes_back_and_the_labels_are_the_same(tmp_p
     server = serving()
     try:
         start = label(f"openai:fake@http://127.0.0.1:{port}/v1", tmp_path / "there")
-        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as client:
+        with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as client:
             events = tmp_path / "there" / "events.jsonl"
             while not events.exists() or events.read_bytes().count(b"\n") < 5:
                 assert client.poll() is None, client.stderr.read()

@@ -159,7 +159,7 @@ def finished(tmp_path):
     ]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps({**row, "batch": 0}) + "\n" for row in rows))
     (tmp_path / "config.yaml").write_text("data: x.jsonl\ntask: sentiment\nmodel: fake\nseed: 5\n")
-    (tmp_path / "manifest.json").write_text('{"examples": 60}')
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "examples": 60}')
     (tmp_path / "metrics.json").write_text("{}")
     return tmp_path
 

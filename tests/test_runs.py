@@ -9,30 +9,15 @@ from hypothesis import strategies as st
 
 from elicitor.config import build_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
-from elicitor.runs import Checkpoint, RunFolder, read_rows, refuse_used, write_atomic, write_rows
+from elicitor.files import read_rows, write_json
+from elicitor.runs import Checkpoint, RunFolder, load_run_config, read_manifest, refuse_used
 
 CONFIG = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake"})
-MANIFEST = {"identity": {"elicitor": "1", "data": "d", "model": "m"}}
+MANIFEST = {"schema": 1, "identity": {"elicitor": "1", "data": "d", "model": "m"}}
 
 
 def checkpoint(batch):
     return Checkpoint(batch=batch, state={"labels": [batch]}, rng={"state": batch})
-
-
-def test_writing_replaces_the_whole_file_or_nothing(tmp_path):
-    path = tmp_path / "x"
-    write_atomic(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(path, "new \ud800")
-    assert path.read_text() == "old"
-    write_atomic(path, "new")
-    assert path.read_text() == "new"
-
-
-def test_rows_survive_any_text(tmp_path):
-    rows = [{"id": "a\u2028b\x85c\nd"}, {"id": "й"}]
-    write_rows(tmp_path / "x", rows)
-    assert read_rows(tmp_path / "x") == rows
 
 
 def test_resume_drops_what_was_written_after_the_checkpoint(tmp_path):
@@ -123,3 +108,20 @@ def test_finished_batches_are_remembered_in_whatever_order_they_finish(tmp_path_
         assert all(second[0] > first[1] + 1 for first, second in pairwise(rows))
         for batches in (21, 10):
             assert folder.checkpoint().left(batches) == sorted(set(range(batches)) - set(done))
+
+
+@pytest.mark.parametrize(
+    ("schema", "way_out"),
+    [
+        ({}, r"elicitor label --config .*run/config.yaml --output-dir NEW"),
+        ({"schema": "1"}, "--output-dir NEW"),
+        ({"schema": 2}, "a newer one"),
+    ],
+)
+def test_a_folder_of_another_schema_is_refused_with_a_way_out(tmp_path, schema, way_out):
+    RunFolder.create(tmp_path / "run", CONFIG, MANIFEST).close()
+    assert read_manifest(tmp_path / "run") == MANIFEST
+    write_json(tmp_path / "run" / "manifest.json", {"identity": MANIFEST["identity"], **schema})
+    for reader in (read_manifest, load_run_config, lambda path: RunFolder.resume(path, CONFIG, MANIFEST)):
+        with pytest.raises(DataError, match=way_out):
+            reader(tmp_path / "run")

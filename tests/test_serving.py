@@ -17,6 +17,8 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
+from processes import running  # noqa: E402
+
 from elicitor.backends.base import Prompt  # noqa: E402
 from elicitor.backends.fake import FakeBackend  # noqa: E402
 from elicitor.errors import ConfigError  # noqa: E402
@@ -418,7 +420,7 @@ def test_a_client_that_goes_away_frees_its_place(serve):
 def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
     start = [sys.executable, "-m", "elicitor", "serve-hf", "--model", "fake:verbalizers=0/1", "--port", "0"]
     for number in (signal.SIGTERM, signal.SIGINT):
-        with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
+        with running(start, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
             lines = iter(process.stderr.readline, "")
             ready = next(line for line in lines if line.startswith("ready: "))
             address = re.search(r"http://127\.0\.0\.1:\d+", ready).group()
@@ -452,12 +454,12 @@ def test_mistakes_at_the_start_are_one_line(tmp_path):
 def test_other_hosts_bring_a_warning():
     start = [sys.executable, "-m", "elicitor", "serve-hf", "--model", "fake", "--port", "0", "--host", "0.0.0.0"]
     environment = {key: value for key, value in os.environ.items() if key != "ELICITOR_SERVER_KEY"}
-    with subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with running(start, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr.readline().startswith(
             "warning: whoever reaches 0.0.0.0 can use this model, without a key"
         )
         process.terminate()
-    with subprocess.Popen(
+    with running(
         start, stderr=subprocess.PIPE, text=True, env={**environment, "ELICITOR_SERVER_KEY": "hidden-key"}
     ) as process:
         warning, line = process.stderr.readline(), process.stderr.readline()

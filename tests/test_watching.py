@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +16,13 @@ httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
+from processes import running  # noqa: E402
+
 from elicitor.config import build_config  # noqa: E402
 from elicitor.errors import DataError  # noqa: E402
+from elicitor.files import hold  # noqa: E402
 from elicitor.follow import follow  # noqa: E402
 from elicitor.labelling import run  # noqa: E402
-from elicitor.runs import hold  # noqa: E402
 from elicitor.watching import Limits, create_app  # noqa: E402
 
 TOKEN = "a-token"
@@ -58,7 +59,7 @@ def watch(serve_app):
 
 def begun(folder):
     """A folder in which a run has begun; the caller holds its lock."""
-    (folder / "manifest.json").write_text('{"examples": 9}')
+    (folder / "manifest.json").write_text('{"schema": 1, "examples": 9}')
     (folder / "config.yaml").write_text("data: x.jsonl\ntask: sentiment\nmodel: fake\n")
     return folder
 
@@ -321,20 +322,6 @@ def test_a_training_has_nothing_to_review(watch, tmp_path):
         assert progress(stream.iter_lines())["steps"] == 0
 
 
-COMMAND = textwrap.dedent(
-    """
-    import sys, types
-    report = types.ModuleType("elicitor.report")
-    report.gather = lambda folders: [str(folder) for folder in folders]
-    report.render_page = lambda views, live: f"<p>{views} {live}</p>"
-    report.page_data = lambda views, live: {"views": views, "live": live}
-    sys.modules["elicitor.report"] = report
-    from elicitor.cli import main
-    main()
-    """
-)
-
-
 def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_path):
     words = [
         "label",
@@ -350,14 +337,12 @@ def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_pa
     assert elicitor(*words, "--output-dir", whole)[0] == 0
     start = [sys.executable, "-m", "elicitor", *words, "--output-dir", str(broken)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(start, **pipe) as searching:
+    with running(start, **pipe) as searching:
         while not (broken / "checkpoint.json").exists():
             assert searching.poll() is None
             time.sleep(0.01)
-        with subprocess.Popen([sys.executable, "-c", COMMAND, "watch", str(broken)], **pipe) as server:
+        with running([sys.executable, "-m", "elicitor", "watch", str(broken)], **pipe) as server:
             address = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", server.stdout.readline()).group()
-            assert httpx.get(address).text == f"<p>['{broken}'] True</p>"
-            assert httpx.get(f"{address}data.json").json() == {"views": [str(broken)], "live": True}
             with httpx.stream("GET", f"{address}events", timeout=300) as stream:
                 lines = stream.iter_lines()
                 assert progress(lines)["n"] == 24
@@ -382,6 +367,8 @@ def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_pa
                 assert elicitor(*words, "--output-dir", broken, "--resume")[0] == 0
                 while progress(lines)["state"] != "finished":
                     pass
+                assert "<title>broken" in httpx.get(address, timeout=60).text
+                assert httpx.get(f"{address}data.json", timeout=60).json()["live"] is True
                 server.send_signal(signal.SIGINT)
                 assert not any(lines)
             assert server.wait(60) == 0

@@ -19,13 +19,13 @@ from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
+from elicitor.files import read_json, write_json, write_rows
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, run
 from elicitor.metrics import Difference, Estimate, accuracy, difference
 from elicitor.models import load_backend
 from elicitor.plan import PlanKind
-from elicitor.runs import read_json, write_json, write_rows
 
 SETTINGS = "ablation.json"
 RESULT = "ablation-result.json"

@@ -37,11 +37,12 @@ from elicitor.config import RunConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import write_json, write_rows
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.manifest import Supervision
 from elicitor.objective import Meter
-from elicitor.runs import MANIFEST, load_run_config, read_json, write_json, write_rows
+from elicitor.runs import load_run_config, read_manifest
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import Task
 
@@ -233,12 +234,12 @@ def _labels_of(done: Run, workload: Workload) -> list[int]:
 
 def _split_by_model(done: Run, others: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Runs of the same model and of others; all must have labelled the same data, under another seed or model."""
-    mine = read_json(done.path / MANIFEST)["identity"]
+    mine = read_manifest(done.path)["identity"]
     seen = {(mine["model"], load_run_config(done.path).seed)}
     same: list[Run] = []
     other_models: list[Run] = []
     for other in others:
-        theirs = read_json(other.path / MANIFEST)["identity"]
+        theirs = read_manifest(other.path)["identity"]
         if theirs["data"] != mine["data"]:
             raise DataError(f"{other.path} labelled other data than {done.path}", fix="compare runs on the same data")
         key = (theirs["model"], load_run_config(other.path).seed)

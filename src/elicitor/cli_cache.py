@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+from elicitor.cli_options import Json
 
 _BOUND = 10**12
 """These commands write no scores, so no bound is ever reached."""
@@ -20,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="cache")
 
 
-def info_command(as_json: _Json = False) -> None:
+def info_command(as_json: Json = False) -> None:
     """Print where scores are kept, how many, and how much room they take."""
     from elicitor.backends.score_cache import ScoreStore, score_file
     from elicitor.console import print_json

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from elicitor.cli_options import Json
 from elicitor.errors import ConfigError
 
 
@@ -31,7 +32,7 @@ def sample_poems_command(
     refuse_existing(output, force=force)
     import numpy as np
 
-    from elicitor.runs import write_rows
+    from elicitor.files import write_rows
     from elicitor.tasks.poems import generate_poems
 
     write_rows(output, generate_poems(n, rng=np.random.default_rng(seed)))
@@ -51,7 +52,7 @@ def sample_solutions_command(
     temperature: Annotated[float, typer.Option(help="Divides the logits.")] = 0.8,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a file that was begun.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the most it can cost, and one prompt.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw several solutions to each question.
 

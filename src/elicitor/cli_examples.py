@@ -27,6 +27,11 @@ EXAMPLES = {
     "train iterate": "elicitor train iterate claims.jsonl --task truthfulqa --batch-size 256 -o runs/loop",
     "train reward": "elicitor train reward runs/pairs --rest unlabelled.jsonl -o models/reward",
     "train rl": "elicitor train rl prompts.jsonl --reward models/reward -o models/policy",
+    "report": "elicitor report runs/reviews --gold reviews.jsonl -o reviews.html",
+    "plot": "elicitor plot runs/suite-small runs/suite-large --figure scaling -o scaling.pdf",
+    "watch": "elicitor watch runs/reviews --open",
+    "control": "elicitor control runs/reviews pause",
+    "review": "elicitor review runs/reviews --mark q17-2=wrong",
     "export": "elicitor export runs/pairs --format preference -o exported/pairs",
 }
 

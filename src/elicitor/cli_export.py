@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from elicitor.cli_options import Json
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -30,7 +32,7 @@ def export_command(
     push: Annotated[str | None, typer.Option(help="Upload to this data set of the hub, OWNER/NAME.")] = None,
     public: Annotated[bool, typer.Option("--public", help="With --push: for everybody to see.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over an earlier export.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a run's labels as a data set with a card.
 

@@ -22,14 +22,12 @@ Gold = Annotated[
 GoldColumn = Annotated[str | None, typer.Option(help="Its column, if not the task's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the gathered figures as JSON on standard output.")]
 REPORT = "report.html"
-_REPORT_EXAMPLE = "Example: elicitor report runs/claims --gold claims.jsonl -o claims.html"
-_PLOT_EXAMPLE = "Example: elicitor plot runs/suite-small runs/suite-large -o scaling.pdf --figure scaling"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    app.command("report", epilog=_REPORT_EXAMPLE)(report_command)
-    app.command("plot", epilog=_PLOT_EXAMPLE)(plot_command)
+    app.command("report")(report_command)
+    app.command("plot")(plot_command)
 
 
 def report_command(
@@ -43,7 +41,10 @@ def report_command(
     examples: Annotated[int, typer.Option(help="Examples of a run that the page holds at most.")] = 20_000,
     as_json: Json = False,
 ) -> None:
-    """Write one page to look at: accuracies, the search, confidence, audit, cost and every example."""
+    """Write one page to look at.
+
+    Accuracies, the search, confidence, audit, cost and every example.
+    """
     from elicitor import report
     from elicitor.console import print_json
     from elicitor.report.page import require_report
@@ -73,13 +74,18 @@ def plot_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Image to write: .png, .pdf or .svg.")],
     figure: Annotated[
         list[str] | None,
-        typer.Option(help="bars, scaling, ablation, accuracy or utility; may be repeated [default: all there are]."),
+        typer.Option(
+            help="What to draw: bars, scaling, ablation, accuracy or utility; may be repeated [default: all there are]."
+        ),
     ] = None,
     gold: Gold = None,
     gold_column: GoldColumn = None,
     as_json: Json = False,
 ) -> None:
-    """Draw figures like the paper's: conditions, scaling over models, ablations, the way of a search."""
+    """Draw figures like the paper's.
+
+    Conditions, scaling over models, ablations, the way of a search.
+    """
     from elicitor import figures, report
     from elicitor.console import print_json
 

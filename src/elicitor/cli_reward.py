@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from elicitor.cli_train import check_limit
+from elicitor.cli_options import Json, check_limit
 from elicitor.errors import ConfigError
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 OutputDir = Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to write.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the training in --output-dir.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print tokens, steps and time, write nothing.")]

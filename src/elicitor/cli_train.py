@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from elicitor.errors import ConfigError
+from elicitor.cli_options import Json, check_limit, numbers
 
 if TYPE_CHECKING:
     from elicitor.train.sft import SftSettings
@@ -33,7 +33,6 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Any training setting, e.g. lora_r=8.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what is in --output-dir.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -122,8 +121,6 @@ def compare_command(
     settings = _settings(preset, flags, overrides)
     check_limit(limit)
     check_limit(test_limit, flag="--test-limit")
-    from elicitor.cli import numbers
-
     chosen = numbers("--seeds", seeds)
     from elicitor import console_train, progress_train
 
@@ -213,16 +210,6 @@ def is_main() -> bool:
     from elicitor.train.folder import is_main_process
 
     return is_main_process()
-
-
-def check_limit(limit: int | None, *, flag: str = "--limit") -> None:
-    """Refuse a limit below 1.
-
-    Raises:
-        ConfigError: If it is.
-    """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"{flag} got {limit}", fix="give 1 or more")
 
 
 def _settings(preset: str, flags: dict[str, Any], overrides: list[str] | None) -> SftSettings:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from elicitor.cli_options import Json
 from elicitor.errors import ConfigError
 
 if TYPE_CHECKING:
     from elicitor.config import RunConfig
 
 Folder = Annotated[Path, typer.Argument(help="Folder of 'elicitor label' or of a training.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +25,14 @@ def register(app: typer.Typer) -> None:
 
 def control_command(
     run: Folder,
-    action: Annotated[str | None, typer.Argument(help="pause, resume or stop; leave it out to see the state.")] = None,
+    action: Annotated[
+        str | None, typer.Argument(help="What to ask: pause, resume or stop; leave it out to see the state.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Pause, resume or stop what runs in a folder, after the step that it is at; no result changes.
+    """Pause, resume or stop what runs in a folder.
 
-    Example: elicitor control runs/claims pause
+    It obeys after the step that it is at; no result changes.
     """
     from elicitor.control import ACTIONS, pending, request, state_of
     from elicitor.follow import check_watchable
@@ -53,24 +55,23 @@ def watch_command(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 0,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a live page of a run or training to this machine: progress, control, and review of its labels.
+    """Serve a live page of a run or training.
 
+    To this machine alone: progress, control, and review of labels.
     The address holds a token: whoever knows it may control the run. Ctrl-C ends the page, not the run.
-
-    Example: elicitor watch runs/claims --open
     """
-    import importlib
     import secrets
     import webbrowser
 
+    from elicitor import report
     from elicitor.follow import follow
+    from elicitor.report.page import require_report
 
     follower = follow(run)
+    require_report()
     try:
         from elicitor.local_http import bound, serve
         from elicitor.watching import create_app
-
-        report = importlib.import_module("elicitor.report")
     except ImportError as error:
         raise ConfigError(f"watching needs {error.name}", fix="pip install 'elicitor[serve,report]'") from error
 
@@ -104,9 +105,9 @@ def review_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Mark labels as right or wrong, see what to look at next, and how many of all labels are right.
+    """Mark labels as right or wrong.
 
-    Example: elicitor review runs/claims --mark q17-2=wrong
+    See what to look at next, and an estimate of how many of all labels are right.
     """
     from elicitor.review import VERDICTS, Reviewer
     from elicitor.runs import load_run_config

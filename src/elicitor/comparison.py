@@ -36,6 +36,7 @@ from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset
 from elicitor.errors import BackendError, ConfigError, ContextOverflowError
+from elicitor.files import read_json, write_json
 from elicitor.objective import Array, Meter, Problem, normalize
 from elicitor.probes import (
     SUPERVISED,
@@ -48,7 +49,6 @@ from elicitor.probes import (
     sweep_layers,
 )
 from elicitor.prompts import PromptEncoder, check_distinct
-from elicitor.runs import read_json, write_json
 from elicitor.search_settings import BootstrapConfig
 from elicitor.tasks import Task
 

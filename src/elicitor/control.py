@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from elicitor.errors import ConfigError
-from elicitor.runs import LOCK, is_held, write_json
+from elicitor.files import is_held, write_json
+from elicitor.runs import LOCK
 
 Action = Literal["pause", "resume", "stop"]
 State = Literal["running", "paused", "stopping", "finished", "idle"]

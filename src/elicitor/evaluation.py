@@ -19,6 +19,7 @@ from elicitor.comparison import Answers, Comparison
 from elicitor.config import RunConfig
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import write_json
 from elicitor.gold import GoldLabels, load_gold, load_votes
 from elicitor.inputs import task_of
 from elicitor.label_accuracy import LabelAccuracy, label_accuracy
@@ -38,7 +39,7 @@ from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
 from elicitor.reviewed import reviewed_ids
-from elicitor.runs import load_run_config, write_json
+from elicitor.runs import load_run_config
 from elicitor.tasks import Task
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import Any, Literal, get_args
 from elicitor.data import ORDERS
 from elicitor.errors import BackendError, ConfigError
 from elicitor.export_card import make_card
+from elicitor.files import write_atomic, write_rows
 from elicitor.labelling import Run, load_run
-from elicitor.runs import write_atomic, write_rows
 from elicitor.search import FoundLabel
 from elicitor.train.pairs import Pair, found_choices, prompt_fields
 from elicitor.train.rendering import messages, plain_prompt

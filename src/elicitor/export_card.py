@@ -10,9 +10,10 @@ import yaml
 
 from elicitor.audit import AUDIT
 from elicitor.config import RunConfig
+from elicitor.files import read_json
 from elicitor.labelling import Run
 from elicitor.manifest import REVIEW_OF
-from elicitor.runs import MANIFEST, read_json
+from elicitor.runs import read_manifest
 from elicitor.tasks import Task
 
 _COLUMNS = {
@@ -54,7 +55,7 @@ def make_card(
     Returns:
         Markdown behind a block of metadata that the hub reads.
     """
-    manifest = read_json(run.path / MANIFEST)
+    manifest = read_manifest(run.path)
     metadata = {
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "train.jsonl"}]}],
         "pretty_name": f"{task.name}, labels found by elicitor",

@@ -12,7 +12,8 @@ from typing import Any
 
 from elicitor.control import pending, state_of
 from elicitor.errors import ConfigError
-from elicitor.runs import EVENTS, MANIFEST, has_run, read_json
+from elicitor.files import read_json
+from elicitor.runs import EVENTS, has_run, read_manifest
 from elicitor.search.events import apply_changes
 from elicitor.train.folder import MADE_FROM, PROGRESS
 
@@ -89,7 +90,7 @@ class RunFollower:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tail = Tail(folder / EVENTS)
-        self._n = int(read_json(folder / MANIFEST)["examples"])
+        self._n = int(read_manifest(folder)["examples"])
         self._begin()
 
     def look(self) -> dict[str, Any]:

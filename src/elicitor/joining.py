@@ -14,8 +14,9 @@ import numpy as np
 
 from elicitor.batch_search import meter_from_json
 from elicitor.data import LabelSpace
+from elicitor.files import iter_rows, read_json, write_json, write_rows
 from elicitor.objective import Meter
-from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, iter_rows, read_json, write_json, write_rows
+from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder
 from elicitor.spool import Spool
 
 PROPOSALS = ("made", "judged", "accepted", "by_a_part", "terms_read", "terms", "checked", "agreed")

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from elicitor.data import Dataset
+from elicitor.files import iter_rows
 from elicitor.labelling import Run
 from elicitor.metrics import Estimate, accuracy
-from elicitor.runs import EVENTS, iter_rows
+from elicitor.runs import EVENTS
 from elicitor.search.events import replay
 from elicitor.tasks import Task
 

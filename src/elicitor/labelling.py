@@ -18,22 +18,14 @@ from elicitor.config import RunConfig, build_config
 from elicitor.control import between_steps, controlled
 from elicitor.data import Dataset
 from elicitor.errors import DataError
+from elicitor.files import read_json, read_rows
 from elicitor.inputs import Inputs, read_inputs
 from elicitor.joining import join_batches
 from elicitor.manifest import build_manifest
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import (
-    LABELS,
-    METRICS,
-    Checkpoint,
-    RunFolder,
-    load_run_config,
-    read_json,
-    read_rows,
-    refuse_used,
-)
+from elicitor.runs import LABELS, METRICS, Checkpoint, RunFolder, load_run_config, refuse_used
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, Literal
 
+SCHEMA = 1
+"""Of run folders as a whole; it grows when a reader of the one before would go wrong."""
 REVIEW_OF = "review_of"
 Supervision = Literal["none"] | dict[str, Any]
 """Labels that went into a run: how many ``labels``, from which ``file``; ``review_of`` names the run whose review they are."""
@@ -24,7 +26,7 @@ def build_manifest(
     start_labels: Mapping[str, int] | None = None,
     supervision: Supervision = "none",
 ) -> dict[str, Any]:
-    """What a run depends on; ``identity`` must be equal for a resume.
+    """What a run depends on; ``identity`` must be equal for a resume, and ``schema`` be one that the reader knows.
 
     Args:
         data_fingerprint: Hash of the unlabelled data set.
@@ -38,6 +40,7 @@ def build_manifest(
         JSON values without secrets, host names or times.
     """
     return {
+        "schema": SCHEMA,
         "identity": {
             "elicitor": importlib.metadata.version("elicitor"),
             "data": data_fingerprint,

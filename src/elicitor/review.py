@@ -20,9 +20,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from elicitor.errors import DataError
+from elicitor.files import read_rows
 from elicitor.follow import RunFollower
 from elicitor.inputs import task_of
-from elicitor.runs import LABELS, METRICS, load_run_config, read_rows
+from elicitor.runs import LABELS, METRICS, load_run_config
 
 REVIEW = "review.jsonl"
 Verdict = Literal["right", "wrong"]

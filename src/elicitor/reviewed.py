@@ -8,11 +8,12 @@ from pathlib import Path
 
 from elicitor.config import RunConfig, parse_config
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import write_rows
 from elicitor.inputs import task_of
 from elicitor.manifest import REVIEW_OF
 from elicitor.readers import iter_rows
 from elicitor.review import read_marks
-from elicitor.runs import MANIFEST, load_run_config, read_json, write_rows
+from elicitor.runs import load_run_config, read_manifest
 
 
 def known_labels(folder: Path) -> dict[str, str]:
@@ -76,7 +77,7 @@ def reviewed_ids(folder: Path) -> frozenset[str]:
     Raises:
         DataError: If the file that names them has gone or is another one.
     """
-    supervision = read_json(folder / MANIFEST)["supervision"]
+    supervision = read_manifest(folder)["supervision"]
     if supervision == "none" or supervision[REVIEW_OF] is None:
         return frozenset()
     file = Path(supervision["file"])

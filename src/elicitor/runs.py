@@ -1,23 +1,22 @@
 """The run folder: settings, manifest, events, checkpoint and labels on disk, written so that no kill can break them.
 
-Whole files appear by atomic replacement. ``events.jsonl`` only grows; the checkpoint remembers how many of its bytes it
+``events.jsonl`` only grows; the checkpoint remembers how many of its bytes it
 stands for, and resuming cuts off whatever was written after. One writer at a time holds the lock.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from elicitor.config import RunConfig, deciding_settings, read_config
-from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
+from elicitor.errors import ConfigError, DataError, ResumeMismatchError
+from elicitor.files import hold, json_line, read_json, write_atomic, write_json, write_rows
+from elicitor.manifest import SCHEMA
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -26,84 +25,6 @@ CHECKPOINT = "checkpoint.json"
 LABELS = "labels.jsonl"
 METRICS = "metrics.json"
 LOCK = ".lock"
-_LOCK_SECONDS = 0.2
-"""How long a lock is waited for: whoever only looks whether it is held has it for an instant."""
-
-
-def write_atomic(path: Path, text: str | Iterable[str]) -> None:
-    """Replace a file as a whole: a reader sees the old or the new content, never a part.
-
-    Args:
-        path: File to write.
-        text: New content, or its parts, which are written as they come.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.writelines([text] if isinstance(text, str) else text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON atomically."""
-    write_atomic(path, json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write JSON Lines atomically, one at a time."""
-    write_atomic(path, (_line(row) for row in rows))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run folder.
-
-    Raises:
-        DataError: If the file is missing or broken.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON", fix="start the run again in another --output-dir") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds no JSON object", fix="start the run again in another --output-dir")
-    return values
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines of a run folder.
-
-    Raises:
-        DataError: If the file is missing or a line is not JSON.
-    """
-    return list(iter_rows(path))
-
-
-def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
-    """Read JSON Lines of a run folder one at a time; see `read_rows`.
-
-    Args:
-        path: The file.
-        until: Read whole lines within so many bytes alone: what a checkpoint of a run in work stands for.
-    """
-    try:
-        # Bytes, because no other line ends count: an id may hold a line separator of Unicode, which JSON leaves as it is.
-        with path.open("rb") as stream:
-            read = 0
-            for number, line in enumerate(stream, start=1):
-                read += len(line)
-                if until is not None and read > until:
-                    return
-                try:
-                    yield json.loads(line.decode())
-                except ValueError as error:  # neither JSON nor, it may be, UTF-8
-                    raise DataError(
-                        f"{path} line {number} is not JSON", fix="resume the run, which repairs it"
-                    ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +138,9 @@ class RunFolder:
         folder = cls(path)
         folder._acquire()
         try:
-            made_with = load_run_config(path)
+            before = read_manifest(path)
+            made_with = read_config(path / CONFIG)
             _compare("setting", deciding_settings(made_with), deciding_settings(config))
-            before = read_json(path / MANIFEST)
             _compare("manifest entry", before["identity"], manifest["identity"])
             for leftover in path.glob(".*.tmp"):
                 leftover.unlink()
@@ -254,7 +175,7 @@ class RunFolder:
         """Add events; they count once a checkpoint has been saved after them."""
         if self._events is None:
             self._events = (self.path / EVENTS).open("ab")
-        self._events.write("".join(_line(event) for event in events).encode())
+        self._events.write("".join(json_line(event) for event in events).encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Make everything up to here survive a kill.
@@ -268,7 +189,7 @@ class RunFolder:
         events = self.path / EVENTS
         length = events.stat().st_size if events.exists() else 0
         # One line: it is rewritten after every step and read by nobody but `resume`.
-        write_atomic(self.path / CHECKPOINT, _line(asdict(replace(checkpoint, event_bytes=length))))
+        write_atomic(self.path / CHECKPOINT, json_line(asdict(replace(checkpoint, event_bytes=length))))
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
@@ -311,47 +232,6 @@ class RunFolder:
         self._lock = hold(self.path / LOCK)
 
 
-def hold(file: Path) -> IO[str]:
-    """Lock a folder for one writer by a file in it.
-
-    Args:
-        file: The lock file.
-
-    Returns:
-        The open file; closing it ends the hold, and so does the end of the process.
-
-    Raises:
-        RunLockedError: If another process holds it.
-        OSError: If it cannot be written.
-    """
-    stream = file.open("a+", encoding="utf-8")
-    last = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() < last:
-                time.sleep(_LOCK_SECONDS / 10)
-                continue
-            stream.close()
-            raise RunLockedError(
-                f"{file.parent} is being written by another process", fix="wait for it, or choose another --output-dir"
-            ) from error
-        return stream
-
-
-def is_held(file: Path) -> bool:
-    """Whether a process holds a lock file; see `hold`."""
-    try:
-        with file.open(encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    return False
-
-
 def has_run(path: Path) -> bool:
     """Whether a run has begun in a folder: the manifest is the last file that starting writes."""
     return (path / MANIFEST).is_file()
@@ -373,14 +253,33 @@ def refuse_used(path: Path) -> None:
             raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """What a run was made from; see `build_manifest`.
+
+    Raises:
+        DataError: If it is missing, broken, or written in another schema than this version's.
+    """
+    manifest = read_json(path / MANIFEST)
+    schema = manifest.get("schema", 0)
+    if schema != SCHEMA:
+        # Nothing before schema 1 was ever released.
+        way_out = "use the version of elicitor that wrote it, or a newer one"
+        if not isinstance(schema, int) or schema < SCHEMA:
+            way_out = f"search again: elicitor label --config {path / CONFIG} --output-dir NEW"
+        raise DataError(f"{path} has schema {schema!r} of run folders, this version reads {SCHEMA}", fix=way_out)
+    return manifest
+
+
 def load_run_config(path: Path) -> RunConfig:
     """Settings of a run.
 
     Raises:
         ConfigError: If the folder is not a run.
+        DataError: If it was written in a schema that this version does not read.
     """
     if not has_run(path):
         raise ConfigError(f"{path} is not a run folder", fix="give the --output-dir of an earlier 'elicitor label'")
+    read_manifest(path)
     return read_config(path / CONFIG)
 
 
@@ -391,7 +290,3 @@ def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> No
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or start a new run in another --output-dir",
             )
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"

@@ -17,8 +17,8 @@ import numpy as np
 from elicitor.backends.base import Backend, Cost, GenerationBackend, OnPart, OnStage, Progress
 from elicitor.data import Dataset, LabelSpace, load_dataset
 from elicitor.errors import BackendError, ConfigError, ResumeMismatchError
+from elicitor.files import read_json, write_atomic, write_json
 from elicitor.models import load_backend
-from elicitor.runs import read_json, write_atomic, write_json
 from elicitor.tasks.keys import final_answer
 from elicitor.tasks.table import Task
 

@@ -22,11 +22,11 @@ from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
+from elicitor.files import read_json, write_atomic, write_json
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
 from elicitor.readers import Row
-from elicitor.runs import read_json, write_atomic, write_json
 from elicitor.tables import evaluation_markdown, overview_markdown, to_csv, to_latex
 from elicitor.tasks import Task, load_task, resolve_task
 from elicitor.yaml_files import read_mapping

@@ -22,11 +22,11 @@ from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.backends.model_files import folder_hash
 from elicitor.data import Dataset, Example
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import read_json, write_json
 from elicitor.metrics import Estimate, mean
 from elicitor.models import load_backend
 from elicitor.objective import log_odds
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import read_json, write_json
 from elicitor.tasks import load_task
 from elicitor.train.folder import reward_folder, training_folder
 

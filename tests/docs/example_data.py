@@ -86,6 +86,8 @@ FILES = {
         "prompts.jsonl": prompts(range(80)),
         "test.jsonl": prompts(range(90, 94)),
     },
+    "report.md": SUITE_FILES,
+    "review.md": {"claims.jsonl": claims(range(12))},
     "scaling.md": {"claims.jsonl": claims(range(12))},
     "tasks.md": {"questions.jsonl": prompts(range(3))},
     "training.md": {
@@ -102,6 +104,7 @@ FILES = {
 def write(page: Path, folder: Path) -> None:
     """Write the files of a page, those that it shows under their name, and each task as the file of its name."""
     (folder / "suite.yaml").write_text(SUITE)
+    (folder / "suite-large.yaml").write_text(SUITE.replace("model: fake", "model: fake:noise=0.5"))
     for name, rows in FILES.get(page.name, {}).items():
         with (folder / name).open("w", encoding="utf-8", newline="") as file:
             if name.endswith(".csv"):

@@ -32,6 +32,7 @@ REPLACED = {
     "bench/suite.yaml": "suite.yaml",
     "ablate DATA": "ablate claims.jsonl",
     "truthfulqa --batch-size 256": "truthfulqa --batch-size 12",
+    "q17-2=wrong": "c7-1=wrong",
 }
 """What a page says, and what runs in its place, in this order. TINY is a model of two layers, PORT a free port."""
 
@@ -58,6 +59,17 @@ ADDED = {
 GIVEN = {
     "README.md": ["elicitor label pairs.jsonl --task preference --model fake --output-dir runs/pairs"],
     "audit.md": ["elicitor label reviews.jsonl --task sentiment --model fake --output-dir runs/reviews"],
+    "report.md": [
+        "elicitor label claims.jsonl --task truthfulqa --model fake --output-dir runs/claims",
+        "elicitor label claims.jsonl --task truthfulqa --model fake --seed 0 --output-dir runs/seed-0",
+        "elicitor label claims.jsonl --task truthfulqa --model fake --seed 1 --output-dir runs/seed-1",
+        "elicitor eval --suite suite.yaml --output-dir runs/suite",
+        "elicitor eval --suite suite.yaml --output-dir runs/suite-small",
+        "elicitor eval --suite suite-large.yaml --output-dir runs/suite-large",
+        "elicitor ablate claims.jsonl --task truthfulqa --init golden,wrong --output-dir runs/ablation",
+        "elicitor train sft runs/claims --output-dir models/claims",
+    ],
+    "review.md": ["elicitor label claims.jsonl --task truthfulqa --model fake --output-dir runs/claims"],
     "training.md": [
         "elicitor label reviews.jsonl --task sentiment --model fake --output-dir runs/reviews",
         "elicitor label pairs.jsonl --task preference --model fake --output-dir runs/pairs",
@@ -75,12 +87,16 @@ SLOW = (
     "elicitor label more.jsonl --task sentiment --model adapter:",
     "elicitor label solutions.jsonl",
     "elicitor quickstart",
+    "elicitor report runs/seed-0",
     "elicitor sample-solutions",
     "elicitor serve-hf",
     "elicitor train",
     "vllm serve",
 )
 """Beginnings of commands that load a real model, or need what such a command made."""
+
+SERVERS = {"serve-hf": "ready", "watch": "watching"}
+"""Commands that run until they are stopped, and what they say when they can be asked."""
 
 ONLY_PARSED = {
     "elicitor label big.jsonl --task truthfulqa --model vllm:Qwen/Qwen2.5-7B --ray auto --ray-gpus 1": "GPUs and a cluster",
@@ -106,6 +122,7 @@ PYTHON = {
     "api.md": {'"bundled"': '"fake"'},
     "probes.md": {'"bundled"': '"TINY"'},
     "quickstart.md": {},
+    "report.md": {},
     "reward.md": {},
 }
 """What is replaced in the Python blocks of a page."""
@@ -165,7 +182,7 @@ class World:
             words = shlex.split(self.filled(line))
             for flag, value in ADDED.get(name, {}).items():
                 words += [] if flag in words else [flag, self.filled(value)]
-            (self.serve if name == "serve-hf" else self.elicitor)(words, shown)
+            (self.serve if name in SERVERS else self.elicitor)(words, shown)
         elif program == "curl":
             words = ["curl", "--silent", "--show-error", "--fail-with-body", *shlex.split(self.filled(line))[1:]]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -178,11 +195,13 @@ class World:
         assert result.exit_code == 0, f"{shown}\nran as: {shlex.join(words)}\n{result.output}\n{result.exception!r}"
 
     def serve(self, words, shown):
-        server = subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.servers.append(server)
-        said = [server.stderr.readline()]
-        while said[-1] and not said[-1].startswith("ready"):
-            said.append(server.stderr.readline())
+        said = [server.stdout.readline()]
+        while said[-1] and not said[-1].startswith(SERVERS[words[1]]):
+            said.append(server.stdout.readline())
         assert said[-1], f"{shown}\n{''.join(said)}"
 
     def close(self):
@@ -211,11 +230,14 @@ def world(request, monkeypatch, tmp_path):
     (tmp_path / "page").mkdir()
     monkeypatch.chdir(tmp_path / "page")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # What --open would open.
+    monkeypatch.setenv("BROWSER", "true")
     monkeypatch.delenv("ELICITOR_SERVER_KEY", raising=False)
     example_data.write(page, tmp_path / "page")
     world = World(page, tiny)
     for command in GIVEN.get(page.name, []):
-        world.command(command)
+        if slow or not command.startswith(SLOW):
+            world.command(command)
     yield world
     world.close()
 

@@ -63,12 +63,6 @@ def test_mistakes_are_one_line(elicitor, finished, data, arguments, words):
     assert words in err
 
 
-def test_help_has_an_example(elicitor):
-    code, out, _ = elicitor("report", "--help")
-    assert code == 0
-    assert "Example: elicitor report runs/claims" in " ".join(out.split())
-
-
 def test_quickstart_ends_with_a_report_or_says_why_not(finished, data, tmp_path, monkeypatch):
     folder = shutil.copytree(finished, tmp_path / "run")
     assert cli_report.report_line(folder, gold=str(data[0])) == f"report: {folder / 'report.html'}"

@@ -4,8 +4,9 @@ import shutil
 import pytest
 
 from elicitor.errors import ConfigError, DataError
+from elicitor.files import iter_rows, read_json, read_rows
 from elicitor.report import gather
-from elicitor.runs import CHECKPOINT, EVENTS, LABELS, METRICS, iter_rows, read_json, read_rows
+from elicitor.runs import CHECKPOINT, EVENTS, LABELS, METRICS
 
 
 def only(views):

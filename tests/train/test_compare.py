@@ -5,6 +5,10 @@ import pytest
 pytest.importorskip("trl")
 
 from elicitor.errors import ConfigError
+from elicitor.labelling import run as label_run
+from elicitor.review import Mark, add_mark
+from elicitor.reviewed import start_from_review
+from elicitor.runs import load_run_config
 from elicitor.train import compare as module
 from elicitor.train.compare import compare
 from elicitor.train.sft import SftSettings
@@ -37,6 +41,27 @@ def test_conditions_differ_by_labels_alone_and_a_repeated_comparison_trains_noth
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == json.loads(json.dumps(first.to_json()))
     monkeypatch.setattr(module, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert again(True) == first
+
+
+def test_label_accuracy_leaves_reviewed_examples_out(run, review_files, tiny_model, tmp_path):
+    for item in run.labels[:6]:
+        verdict = "right" if item.label == ("negative", "positive")[int(item.id[1:]) % 2] else "wrong"
+        add_mark(run.path, Mark(item.id, verdict, item.label, "2026-01-01T00:00:00Z"))
+    config = start_from_review(load_run_config(run.path), run.path)
+    second = label_run(config, tmp_path / "second")
+    result = compare(
+        second,
+        review_files[1],
+        tmp_path / "out",
+        conditions=["untrained", "found", "golden"],
+        settings=SETTINGS.model_copy(update={"epochs": 1}),
+        model=str(tiny_model),
+    )
+    own = [item for item in second.labels if item.id not in {item.id for item in run.labels[:6]}]
+    right = [item.label == ("negative", "positive")[int(item.id[1:]) % 2] for item in own]
+    assert len(right) == 18
+    assert {row.condition: row.label_accuracy for row in result.rows}["found"] == sum(right) / 18
+    assert result.notes == ["label accuracy leaves out 6 examples: a review gave their labels to the search"]
 
 
 def test_a_comparison_needs_a_new_folder_and_known_conditions(run, review_files, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("trl")
 
+from processes import running
 from safetensors.numpy import load_file
 
 from elicitor import control
@@ -190,7 +191,7 @@ def test_processes_that_train_together_wait_and_stop_together(run, tiny_model, t
             assert process.poll() is None, process.stderr.read()[-3000:]
             time.sleep(0.02)
 
-    with subprocess.Popen([*launch, *options], env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with running([*launch, *options], env=environment, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: (folder / "progress.json").exists())
         request(folder, "pause")
         until(lambda: state_of(folder) == "paused")

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("trl")
 
+from processes import running
 from safetensors.numpy import load_file
 
 from elicitor.errors import BackendError, DataError, ResumeMismatchError
@@ -131,7 +132,7 @@ def test_the_real_command_killed_at_random(tiny, whole, tmp_path):
     draw = random.Random(0)
     kills = 0
     for _ in range(6):
-        with subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             begun = time.monotonic()
             while process.poll() is None and not any((tmp_path / "rm").rglob("*")) and time.monotonic() < begun + 60:
                 time.sleep(0.05)

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("trl")
 
 from elicitor.errors import ConfigError, ContextOverflowError, ResumeMismatchError
+from elicitor.files import write_rows
 from elicitor.models import load_backend
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import write_rows
 from elicitor.train.sft import SftSettings, fit, labelled_run, train_sft
 
 FAST = SftSettings(epochs=2, batch_size=4, lora_r=4, learning_rate=1e-2, checkpoint_steps=3)

@@ -21,10 +21,11 @@ from elicitor.audit import AUDIT, Audit
 from elicitor.backends.base import OnStage
 from elicitor.errors import ConfigError, DataError
 from elicitor.evaluation import Evaluation
+from elicitor.files import read_json, read_rows
 from elicitor.metrics import Estimate
 from elicitor.report.run_view import run_view
 from elicitor.report.views import AblationView, Kind, NamedResult, TrainingView, Views
-from elicitor.runs import has_run, read_json, read_rows
+from elicitor.runs import has_run
 from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
 from elicitor.train.folder import CHECKPOINTS, MADE_FROM, is_finished, read_result

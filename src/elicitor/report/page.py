@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.errors import ConfigError
+from elicitor.files import write_atomic
 from elicitor.report.charts import charts
 from elicitor.report.examples import example_data
 from elicitor.report.page_tables import ablation_table, cost_rows, result_table, run_rows, tiles, training_rows
 from elicitor.report.views import Views
 from elicitor.report.visible import all_visible, visible
-from elicitor.runs import write_atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = {

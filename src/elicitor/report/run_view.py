@@ -17,12 +17,13 @@ from elicitor.config import RunConfig
 from elicitor.data import Example, load_dataset
 from elicitor.errors import DataError, ElicitorError
 from elicitor.evaluation import Evaluation
+from elicitor.files import iter_rows, read_json, read_rows
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.metrics import Estimate, accuracy
 from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
-from elicitor.runs import EVENTS, LABELS, MANIFEST, METRICS, RunFolder, iter_rows, load_run_config, read_json, read_rows
+from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, load_run_config, read_manifest
 from elicitor.tasks import Task
 
 TEXT_BUDGET = 6_000_000
@@ -122,7 +123,7 @@ def run_view(
 
 
 def _settings(config: RunConfig, path: Path) -> dict[str, Any]:
-    made = read_json(path / MANIFEST)
+    made = read_manifest(path)
     return {
         "search": config.search,
         "seed": config.seed,
@@ -149,7 +150,7 @@ def _data(config: RunConfig, task: Task, path: Path) -> tuple[dict[str, Example]
         dataset = load_dataset(config.data, task, limit=config.limit)
     except ElicitorError as error:
         return {}, [f"the texts of the examples are missing: {error.problem}"]
-    if dataset.fingerprint != read_json(path / MANIFEST)["identity"]["data"]:
+    if dataset.fingerprint != read_manifest(path)["identity"]["data"]:
         return {}, [f"the texts of the examples are missing: {config.data} has changed since the run"]
     return {example.id: example for example in dataset.examples}, []
 

@@ -23,11 +23,12 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError
 from elicitor.evaluation import ConditionResult, condition_results, test_set, train_gold
+from elicitor.files import read_json, write_json
 from elicitor.labelling import Run
 from elicitor.models import load_backend
 from elicitor.objective import normalize
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import read_json, write_json
+from elicitor.reviewed import reviewed_ids
 from elicitor.train.folder import refuse_several_processes
 from elicitor.train.sft import Labelled, SftSettings, fit, labelled_run
 
@@ -74,6 +75,7 @@ class Plan:
     Attributes:
         labelled: Examples with found labels, those that every condition uses.
         golden: Gold label by position of the same examples, empty if no condition needs it.
+        judged: Those of them whose found label is the search's own and not a review's: label accuracy is over them.
         test: Test examples.
         truth: Gold label of each of them.
         config: Settings of the run.
@@ -84,6 +86,7 @@ class Plan:
 
     labelled: Labelled
     golden: Mapping[int, int]
+    judged: Mapping[int, int]
     test: Dataset
     truth: list[int]
     config: RunConfig
@@ -164,6 +167,7 @@ def compare(
         labelled,
         config,
         str(test_data),
+        reviewed=reviewed_ids(run.path if isinstance(run, Run) else Path(run)),
         needs_gold=bool(NEEDS_GOLD & set(chosen)),
         test_limit=test_limit,
         gold_column=gold_column,
@@ -226,6 +230,7 @@ def _plan(
     config: RunConfig,
     test_data: str,
     *,
+    reviewed: frozenset[str],
     needs_gold: bool,
     test_limit: int | None,
     gold_column: str | None,
@@ -252,8 +257,11 @@ def _plan(
         labelled = replace(labelled, labels={i: label for i, label in labelled.labels.items() if i in known})
     if labelled.left_out:
         notes.append(f"{labelled.left_out} examples not trained on: the audit found their labels indeterminate")
+    judged = {i: label for i, label in known.items() if examples[i].id not in reviewed}
+    if given := len(labelled.labels.keys() & known.keys()) - len(labelled.labels.keys() & judged.keys()):
+        notes.append(f"label accuracy leaves out {given} examples: a review gave their labels to the search")
     truth = [test_gold.labels[example.id] for example in test.examples]
-    return Plan(labelled, known, test, truth, config, model, settings, notes)
+    return Plan(labelled, known, judged, test, truth, config, model, settings, notes)
 
 
 def _job(
@@ -293,7 +301,7 @@ def _job(
         condition=_as_condition(condition),
         log_probs=normalize(scores.log_probs)[None],
         shots=[0 if condition == "untrained" else len(labels)],
-        label_accuracy=[None if condition == "untrained" else agreement(labels, plan.golden)],
+        label_accuracy=[None if condition == "untrained" else agreement(labels, plan.judged)],
         cost=spent + scores.cost,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -314,6 +322,7 @@ def _key(plan: Plan, condition: TrainedOn, labels: Mapping[int, int], settings: 
     trained = {
         "train": plan.labelled.dataset.fingerprint,
         "labels": sorted(labels.items()),
+        "judged": sorted(plan.judged.items()),
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
     }
     content = {

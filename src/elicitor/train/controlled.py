@@ -14,7 +14,8 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from elicitor.control import Stopped, asked, folders, stop_asked
-from elicitor.runs import has_run, write_json
+from elicitor.files import write_json
+from elicitor.runs import has_run
 from elicitor.train.folder import PROGRESS
 
 _WRITE_SECONDS = 0.5

@@ -19,7 +19,8 @@ import yaml
 
 from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.runs import LOCK, hold, read_json, write_atomic, write_json
+from elicitor.files import hold, read_json, write_atomic, write_json
+from elicitor.runs import LOCK
 
 MADE_FROM = "training.yaml"
 RESULT = "training.json"

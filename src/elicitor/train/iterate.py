@@ -20,20 +20,10 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset, identified_rows, load_dataset
 from elicitor.dry_run import estimate
 from elicitor.errors import ConfigError
+from elicitor.files import read_rows, write_atomic, write_json, write_rows
 from elicitor.inputs import task_of
 from elicitor.labelling import Observer, Run, load_run, prepare, run
-from elicitor.runs import (
-    CONFIG,
-    EVENTS,
-    LABELS,
-    MANIFEST,
-    METRICS,
-    read_json,
-    read_rows,
-    write_atomic,
-    write_json,
-    write_rows,
-)
+from elicitor.runs import CONFIG, EVENTS, LABELS, MANIFEST, METRICS, read_manifest
 from elicitor.tasks import Task, resolve_task
 from elicitor.train.cost import training_cost
 from elicitor.train.folder import finish, is_finished, refuse_several_processes, training_folder
@@ -267,7 +257,7 @@ class _Loop:
         path.mkdir(exist_ok=True)
         runs = [load_run(self.run_folder(j)) for j in range(len(self.parts))]
         by_id = {item.id: (item, j) for j, done in enumerate(runs) for item in done.labels}
-        manifests = [read_json(done.path / MANIFEST) for done in runs]
+        manifests = [read_manifest(done.path) for done in runs]
         identity = {**manifests[0]["identity"], "data": self.dataset.fingerprint}
         models = [manifest["identity"]["model"] for manifest in manifests]
         write_atomic(path / CONFIG, self.config.to_yaml())

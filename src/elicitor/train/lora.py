@@ -21,8 +21,8 @@ from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.control import Stopped
 from elicitor.errors import BackendError, ConfigError
+from elicitor.files import write_json
 from elicitor.models import locate
-from elicitor.runs import write_json
 from elicitor.tracking import TENSORBOARD, project, tracker_names
 from elicitor.train.controlled import ControlCallback
 from elicitor.train.folder import CHECKPOINTS, adopt, is_main_process

@@ -21,9 +21,9 @@ from elicitor.backends.base import Progress
 from elicitor.backends.hf_load import choose_device, choose_dtype, load_model, quiet
 from elicitor.backends.hf_states import batches
 from elicitor.errors import BackendError, DataError, ResumeMismatchError
+from elicitor.files import read_json, write_json
 from elicitor.manifest import package_versions
 from elicitor.models import locate
-from elicitor.runs import read_json, write_json
 from elicitor.train.folder import REWARD_MODEL, adopt, reward_folder
 from elicitor.train.rendering import Message, Rendering
 

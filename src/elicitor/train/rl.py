@@ -25,9 +25,9 @@ from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.base import OnStage, Progress
 from elicitor.control import working_time
 from elicitor.errors import DataError
+from elicitor.files import write_rows
 from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
-from elicitor.runs import write_rows
 from elicitor.train.folder import (
     adopt,
     finish,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elicitor.runs import read_json, read_rows, write_json, write_rows
+from elicitor.files import read_json, read_rows, write_json, write_rows
 
 ROLLOUTS = "rollouts.jsonl"
 CURVE = "curve.jsonl"

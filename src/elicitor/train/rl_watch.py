@@ -17,7 +17,7 @@ from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.base import OnStage
 from elicitor.backends.hf_load import quiet
 from elicitor.errors import BackendError
-from elicitor.runs import write_json
+from elicitor.files import write_json
 from elicitor.train.controlled import from_first
 from elicitor.train.folder import is_main_process
 from elicitor.train.policy import Rewarder, distinct_pairs, draw, log_probs

@@ -21,11 +21,12 @@ from elicitor.control import working_time
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import BackendError
 from elicitor.evaluation import found_labels
+from elicitor.files import read_rows
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, load_run
 from elicitor.manifest import package_versions
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import load_run_config, read_rows
+from elicitor.runs import load_run_config
 from elicitor.tasks import Task
 from elicitor.train.folder import (
     finish,
