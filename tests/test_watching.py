@@ -323,19 +323,14 @@ def test_a_training_has_nothing_to_review(watch, tmp_path):
 
 
 def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_path):
-    words = [
-        "label",
-        texts(tmp_path),
-        "--task",
-        "sentiment",
-        "--model",
-        "fake:delay=0.05,noise=1.5",
-        "--batch-size",
-        "12",
-    ]
+    def words(model):
+        return "label", texts(tmp_path), "--task", "sentiment", "--model", model, "--batch-size", "12"
+
+    # Slow enough that a server can begin, and what it says be heard, before the search has finished.
+    slow = words("fake:delay=0.2,noise=1.5")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert elicitor(*words, "--output-dir", whole)[0] == 0
-    start = [sys.executable, "-m", "elicitor", *words, "--output-dir", str(broken)]
+    assert elicitor(*words("fake:noise=1.5"), "--output-dir", whole)[0] == 0
+    start = [sys.executable, "-m", "elicitor", *slow, "--output-dir", str(broken)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with running(start, **pipe) as searching:
         while not (broken / "checkpoint.json").exists():
@@ -343,7 +338,7 @@ def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_pa
             time.sleep(0.01)
         with running([sys.executable, "-m", "elicitor", "watch", str(broken)], **pipe) as server:
             address = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", server.stdout.readline()).group()
-            with httpx.stream("GET", f"{address}events", timeout=300) as stream:
+            with httpx.stream("GET", f"{address}events", timeout=60) as stream:
                 lines = stream.iter_lines()
                 assert progress(lines)["n"] == 24
                 assert httpx.post(f"{address}control", json={"action": "pause"}).json()["state"] in (
@@ -364,7 +359,7 @@ def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_pa
                     pass
                 assert "Traceback" not in searching.stderr.read()
                 # The page goes on when the run does, and ends while its clients listen.
-                assert elicitor(*words, "--output-dir", broken, "--resume")[0] == 0
+                assert elicitor(*slow, "--output-dir", broken, "--resume")[0] == 0
                 while progress(lines)["state"] != "finished":
                     pass
                 assert "<title>broken" in httpx.get(address, timeout=60).text

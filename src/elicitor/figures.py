@@ -82,8 +82,8 @@ def draw(views: Views, file: Path, *, only: Sequence[str] = ()) -> list[str]:
     missing = [name for name in only if name not in known]
     if missing or not panels:
         raise ConfigError(
-            f"there is nothing to draw {missing[0] if missing else ''} from".replace("  ", " "),
-            fix=f"these folders have {', '.join(known)}" if known else "give folders that have been evaluated",
+            f"these folders hold nothing for {f'figure {missing[0]!r}' if missing else 'a figure'}",
+            fix=f"choose from {', '.join(known)}" if known else "give folders that have been evaluated",
         )
     chosen = [panel for panel in panels if not only or panel[0] in only]
     results = [named.result for named in views.all_results()]

@@ -101,10 +101,13 @@ FILES = {
 """Files that a page takes for granted, by page."""
 
 
-def write(page: Path, folder: Path) -> None:
-    """Write the files of a page, those that it shows under their name, and each task as the file of its name."""
+def write(page: Path, folder: Path, *, model: str) -> None:
+    """Write the files of a page, those that it shows under their name, and each task as the file of its name.
+
+    The second suite asks the given model.
+    """
     (folder / "suite.yaml").write_text(SUITE)
-    (folder / "suite-large.yaml").write_text(SUITE.replace("model: fake", "model: fake:noise=0.5"))
+    (folder / "suite-large.yaml").write_text(SUITE.replace("model: fake", f"model: {model}"))
     for name, rows in FILES.get(page.name, {}).items():
         with (folder / name).open("w", encoding="utf-8", newline="") as file:
             if name.endswith(".csv"):

@@ -87,6 +87,7 @@ SLOW = (
     "elicitor label more.jsonl --task sentiment --model adapter:",
     "elicitor label solutions.jsonl",
     "elicitor quickstart",
+    "elicitor plot runs/suite-small",
     "elicitor report runs/seed-0",
     "elicitor sample-solutions",
     "elicitor serve-hf",
@@ -94,6 +95,8 @@ SLOW = (
     "vllm serve",
 )
 """Beginnings of commands that load a real model, or need what such a command made."""
+
+SLOW_SUITE = "elicitor eval --suite suite-large.yaml"
 
 SERVERS = {"serve-hf": "ready", "watch": "watching"}
 """Commands that run until they are stopped, and what they say when they can be asked."""
@@ -233,10 +236,10 @@ def world(request, monkeypatch, tmp_path):
     # What --open would open.
     monkeypatch.setenv("BROWSER", "true")
     monkeypatch.delenv("ELICITOR_SERVER_KEY", raising=False)
-    example_data.write(page, tmp_path / "page")
+    example_data.write(page, tmp_path / "page", model=tiny)
     world = World(page, tiny)
     for command in GIVEN.get(page.name, []):
-        if slow or not command.startswith(SLOW):
+        if slow or not command.startswith((*SLOW, SLOW_SUITE)):
             world.command(command)
     yield world
     world.close()
