@@ -103,9 +103,9 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     views = Views(["a"], results=[NamedResult("a", evaluation(found=0.6))])
     with pytest.raises(ConfigError, match=r"no format that can be drawn; end it in \.png, \.pdf, \.svg"):
         draw(views, tmp_path / "x.jpeg")
-    with pytest.raises(ConfigError, match="nothing to draw utility from; these folders have bars"):
+    with pytest.raises(ConfigError, match="hold nothing for figure 'utility'; choose from bars"):
         draw(views, tmp_path / "x.png", only=["utility"])
-    with pytest.raises(ConfigError, match="nothing to draw from"):
+    with pytest.raises(ConfigError, match="hold nothing for a figure"):
         draw(Views([]), tmp_path / "x.png")
     with pytest.raises(ConfigError, match="cannot be written"):
         draw(views, tmp_path / "nowhere" / "x.png")
