@@ -1,5 +1,6 @@
 """The site builds without a warning, holds every page, and fetches nothing from a network."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -49,3 +50,33 @@ def test_formulas_and_functions_are_on_the_page(site):
     assert "arithmatex" not in concepts
     assert 'id="elicitor.objective.predictability"' in concepts
     assert 'id="elicitor.labelling.label"' in (site / "api" / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_part_of_the_paper_has_its_place():
+    text = (ROOT / "docs" / "paper-index.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+    parts = text.split("## ")[1:]
+    assert [part.split("\n")[0] for part in parts] == [
+        "Sections",
+        "Equations",
+        "Algorithms",
+        "Figures",
+        "Tables",
+        "Appendices",
+    ]
+    figures = {row[0].split(",")[0].split(" ")[0] for row in rows}
+    assert figures >= {str(number) for number in range(1, 13)}
+    for row in rows:
+        # Who leaves something out says why.
+        assert not re.search(r"(?i)not here\W*$", row[2]), row
+    for name in set(re.findall(r"`(elicitor\.[\w.]+)`", text)):
+        place, _, attribute = name.rpartition(".")
+        try:
+            found = importlib.import_module(place)
+        except ModuleNotFoundError:
+            place, _, owner = place.rpartition(".")
+            found = getattr(importlib.import_module(place), owner)
+        assert hasattr(found, attribute), name
