@@ -140,7 +140,7 @@ def quickstart_command(
 
 @app.command("models")
 def models_command(as_json: Json = False) -> None:
-    """List forms of model names and what is there of them."""
+    """List what --model takes, and the models at hand."""
     from elicitor import console
     from elicitor.models import list_models
 

@@ -74,7 +74,8 @@ def finished(tmp_path_factory, data):
     return folder
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while Playwright is at work no other test of this thread can run an event loop of its own.
+@pytest.fixture(scope="module")
 def browser():
     """A real Chromium."""
     executable = os.environ.get("ELICITOR_CHROMIUM") or shutil.which("chromium")
