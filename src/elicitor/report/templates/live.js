@@ -20,9 +20,10 @@ function showState(news) {
   state = news.state;
   const done = news.n ? `${news.labelled.toLocaleString("en")} of ${news.n.toLocaleString("en")} labelled, iteration ${news.iteration}` : "";
   const training = news.steps ? `step ${news.step} of ${news.steps}, loss ${number(news.loss, 3)}` : "";
+  const asked = news.asked ? `asked to ${news.asked}` : "";
   const cost = news.tokens === undefined ? "" : `${news.tokens.toLocaleString("en")} tokens, ${Math.round(news.seconds)} s`;
   const utility = news.utility === null || news.utility === undefined ? "" : `U ${number(news.utility, 2)}`;
-  say([state, done, training, utility, cost].filter(Boolean).join(" · "));
+  say([state, asked, done, training, utility, cost].filter(Boolean).join(" · "));
   const share = news.n ? news.labelled / news.n : news.steps ? news.step / news.steps : null;
   byId("progress").hidden = share === null;
   if (share !== null) byId("progress").value = share;
