@@ -104,7 +104,7 @@ def write_run(folder: Path, data: Path) -> Path:
         data_fingerprint=inputs.dataset.fingerprint,
         model_fingerprint="made up",
         model={"name": "fake"},
-        start_labels={},
+        examples=len(ids),
     )
     names = inputs.task.label_space.labels
     with RunFolder.create(folder, inputs.config, manifest) as run:
