@@ -36,6 +36,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sampled": {"search": "icm", "icm.utility": "sampled"},
     "gibbs": {"search": "gibbs"},
     "bootstrap": {"search": "bootstrap"},
+    "ensemble": {"search": "ensemble"},
     "scalable": {"search": "scalable"},
 }
 KEY = ("data", "arm", "seed")

@@ -40,6 +40,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sampled": {"search": "icm", "icm.utility": "sampled"},
     "gibbs": {"search": "gibbs"},
     "bootstrap": {"search": "bootstrap"},
+    "ensemble": {"search": "ensemble"},
 }
 UNTIL_LABELLED = ("released", "icm", "sampled")
 

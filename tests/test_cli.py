@@ -124,7 +124,16 @@ def test_dry_run_shows_cost_and_two_prompts_and_writes_nothing(elicitor, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "search", [["icm"], ["icm", "--set", "icm.utility=sampled"], ["gibbs"], ["bootstrap"]], ids=lambda words: words[-1]
+    "search",
+    [
+        ["icm"],
+        ["icm", "--set", "icm.utility=sampled"],
+        ["gibbs"],
+        ["bootstrap"],
+        ["ensemble"],
+        ["ensemble", "--set", "ensemble.folds=5"],
+    ],
+    ids=lambda words: words[-1],
 )
 def test_dry_run_bounds_hold(elicitor, tmp_path, search):
     write(tmp_path, [{"id": str(i), "text": f"some text {i:03d}"} for i in range(40)])

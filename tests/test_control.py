@@ -148,7 +148,7 @@ def until(condition, process):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("search", ["icm", "gibbs"])
+@pytest.mark.parametrize("search", ["icm", "gibbs", "ensemble"])
 def test_a_run_that_is_paused_stopped_and_resumed_ends_as_an_unbroken_one(elicitor, tmp_path, search):
     rows = [{"id": f"e{i}", "text": f"The {i}th thing was {'good' if i % 3 else 'bad'}."} for i in range(16)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

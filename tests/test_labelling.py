@@ -56,7 +56,7 @@ def test_five_lines_do_what_the_command_does(tmp_path):
     }
 
 
-@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+@pytest.mark.parametrize("search", ["icm", "bootstrap", "ensemble"])
 def test_gold_moves_nothing_event_by_event(tmp_path, search):
     """Search has no way to gold: other gold, or none, and every event stays the same."""
     rows = pairs(16)
@@ -104,7 +104,7 @@ def stop_after(steps):
     return observe
 
 
-@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+@pytest.mark.parametrize("search", ["icm", "bootstrap", "ensemble"])
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, search):
     settings = config(write(tmp_path, pairs(24)), search=search, batch_size=12, **{"bootstrap.start": "random"})
     whole = run(settings, tmp_path / "whole")
@@ -191,7 +191,7 @@ def results(path):
     return (path / "labels.jsonl").read_bytes(), metrics
 
 
-@pytest.mark.parametrize("search", ["icm", "bootstrap"])
+@pytest.mark.parametrize("search", ["icm", "bootstrap", "ensemble"])
 def test_batches_may_finish_in_any_order(tmp_path, search):
     settings = config(write(tmp_path, pairs(40)), search=search, batch_size=10, **{"objective.reduce": "sum"})
     run(settings, tmp_path / "whole")

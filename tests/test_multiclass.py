@@ -43,7 +43,7 @@ def write(folder, name, content):
 
 
 @pytest.mark.parametrize(("task", "copies"), [(EQUAL, 2), (ONE, 1)])
-@pytest.mark.parametrize("search", ["icm", "gibbs", "bootstrap"])
+@pytest.mark.parametrize("search", ["icm", "gibbs", "bootstrap", "ensemble"])
 def test_from_file_to_verdict(tmp_path, task, copies, search):
     world = FakeBackend(prior=2.0, gain=6.0, noise=0.5, concept=by_key)
     source = write(tmp_path, "x.jsonl", rows(range(8), copies=copies))

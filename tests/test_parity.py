@@ -63,7 +63,7 @@ def test_the_same_prompts_get_the_same_scores(here_and_there, tmp_path, kind, wo
     assert utilities[0].total == pytest.approx(utilities[1].total, abs=50 * 1e-4)
 
 
-@pytest.mark.parametrize("search", ["icm", "gibbs", "bootstrap"])
+@pytest.mark.parametrize("search", ["icm", "gibbs", "bootstrap", "ensemble"])
 @pytest.mark.parametrize("kind", ["fake", "hf"])
 def test_the_same_seed_makes_the_same_decisions(here_and_there, tmp_path, kind, search):
     words = WORDS["one token"]

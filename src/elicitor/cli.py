@@ -52,7 +52,7 @@ def label_command(
             help="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, adapter:FOLDER, fake or a folder."
         ),
     ] = None,
-    search: Annotated[str | None, typer.Option(help="Search: icm, gibbs, bootstrap or scalable.")] = None,
+    search: Annotated[str | None, typer.Option(help="Search: icm, ensemble, gibbs, bootstrap or scalable.")] = None,
     plan: Annotated[str | None, typer.Option(help="Contexts: tree, in_order, folds or sampled.")] = None,
     calibration: Annotated[str | None, typer.Option(help="Calibration: none or batch.")] = None,
     alpha: Annotated[float | None, typer.Option(help="Weight of mutual predictability.")] = None,

@@ -16,7 +16,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from elicitor.errors import ConfigError
 from elicitor.plan import PlanKind
-from elicitor.search_settings import BootstrapConfig, GibbsConfig, IcmConfig, ScalableConfig, Settings
+from elicitor.search_settings import (
+    BootstrapConfig,
+    EnsembleConfig,
+    GibbsConfig,
+    IcmConfig,
+    ScalableConfig,
+    Settings,
+    StartConfig,
+)
 from elicitor.yaml_files import read_mapping
 
 _HINT = "write 'key: value' lines"
@@ -157,7 +165,7 @@ class RunConfig(Settings):
     model: str = Field(
         "bundled", description="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder"
     )
-    search: Literal["icm", "gibbs", "bootstrap", "scalable"] = Field("icm", description="search algorithm")
+    search: Literal["icm", "gibbs", "bootstrap", "ensemble", "scalable"] = Field("icm", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
@@ -173,6 +181,7 @@ class RunConfig(Settings):
     icm: IcmConfig = IcmConfig()
     gibbs: GibbsConfig = GibbsConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
     scalable: ScalableConfig = ScalableConfig()
     backend: BackendConfig = BackendConfig()
 
@@ -185,8 +194,12 @@ class RunConfig(Settings):
     @property
     def start_labels(self) -> str | None:
         """File of labels that the search may start with, if it takes one."""
-        named = {"icm": self.icm.start_labels, "gibbs": self.gibbs.start_labels, "scalable": self.scalable.start_labels}
-        return named.get(self.search)
+        match self.search:
+            case "bootstrap":
+                return None
+            case "icm" | "gibbs" | "ensemble" | "scalable" as name:
+                section: StartConfig | EnsembleConfig | ScalableConfig = getattr(self, name)
+                return section.start_labels
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML text."""

@@ -15,8 +15,9 @@ from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
+from elicitor.search.ensemble import deal_folds
 from elicitor.search.gibbs import block_contexts, deal_blocks
-from elicitor.search_settings import BootstrapConfig, GibbsConfig, IcmConfig, ScalableConfig
+from elicitor.search_settings import BootstrapConfig, EnsembleConfig, GibbsConfig, IcmConfig, ScalableConfig
 
 _GRID = 10
 """Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""
@@ -100,6 +101,8 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     n = len(problem.dataset)
     if workload.config.search == "bootstrap":
         return bootstrap_bounds(problem, workload.config.bootstrap, rng=rng)
+    if workload.config.search == "ensemble":
+        return ensemble_bounds(problem, workload.config.ensemble, rng=rng)
     if workload.config.search == "gibbs":
         return gibbs_bounds(problem, workload.config.gibbs, rng=rng)
     if workload.config.search == "scalable":
@@ -201,6 +204,31 @@ def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.rando
     asked = _both_counts([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)])
     times = np.asarray([2, 1 + config.rounds])
     return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, *(np.outer(asked, times) + at_end[:, None])]))
+
+
+def ensemble_bounds(problem: Problem, config: EnsembleConfig, *, rng: np.random.Generator) -> np.ndarray:
+    """Least and most that rounds of folds can cost: it may end with the first round, or go through all; then U(D) once.
+
+    Args:
+        problem: What it would label.
+        config: Its settings.
+        rng: Deals folds and orders demonstrations.
+
+    Returns:
+        Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
+    """
+    n = len(problem.dataset)
+    full = _first_labelled(problem, n)
+    shots = problem.plan.max_demonstrations if problem.plan.kind == "sampled" else n
+    a_round = np.zeros(2, dtype=np.int64)
+    for fold in deal_folds(n, config.folds, rng=rng):
+        others = tuple(sorted(set(range(n)) - set(fold)))[:shots]
+        a_round += _both_counts([problem.encoder.prompt(Context(i, others), full) for i in fold])
+    start = n if config.start == "zero_shot" else 0
+    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+    once = once + _evaluation_tokens(problem, [n], rng=rng)[0]
+    rounds = np.asarray([1, config.rounds])
+    return np.stack([[1, 1], n * (1 + rounds) + start, *(np.outer(a_round, rounds) + once[:, None])])
 
 
 def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Generator) -> np.ndarray:

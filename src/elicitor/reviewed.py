@@ -53,7 +53,7 @@ def start_from_review(config: RunConfig, reviewed: Path) -> RunConfig:
         ElicitorError: If no mark establishes a label.
     """
     if config.search == "bootstrap":
-        raise ConfigError("search bootstrap takes no first labels", fix="use --search icm, gibbs or scalable")
+        raise ConfigError("search bootstrap takes no first labels", fix="use --search ensemble, icm, gibbs or scalable")
     if config.start_labels is not None:
         raise ConfigError(
             f"{config.search}.start_labels and --init review both give first labels", fix="leave one of them out"
@@ -66,7 +66,7 @@ def start_from_review(config: RunConfig, reviewed: Path) -> RunConfig:
     write_rows(file, rows)
     values = config.model_dump()
     values[config.search]["start_labels"] = str(file)
-    if config.search != "scalable":
+    if config.search in ("icm", "gibbs"):
         values[config.search]["all_start_labels"] = True
     return parse_config(values, source="--init review")
 

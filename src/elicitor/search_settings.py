@@ -67,6 +67,21 @@ class BootstrapConfig(Settings):
     )
 
 
+class EnsembleConfig(Settings):
+    """Best responses to the average of all readings so far, in contexts of some folds."""
+
+    start: Literal["zero_shot", "random"] = Field("zero_shot", description="labels before the first round")
+    start_labels: str | None = Field(
+        None, description="file of ids and labels that examples start with instead; they may change later"
+    )
+    rounds: int = Field(
+        5, ge=1, description="rounds at most, each reads every example once; it stops after one that changes no label"
+    )
+    folds: int = Field(
+        2, ge=2, description="each fold is read behind all others; more folds, longer contexts at a higher cost"
+    )
+
+
 class GibbsConfig(StartConfig):
     """Gibbs sampling of labels from their conditionals, annealed (Choi et al. 2026)."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from elicitor.config import RunConfig
 from elicitor.objective import Problem, log_odds, normalize
 from elicitor.search.bootstrap import Bootstrap
+from elicitor.search.ensemble import Ensemble
 from elicitor.search.events import AnyEvent, Event
 from elicitor.search.gibbs import Gibbs
 from elicitor.search.icm import Icm
@@ -45,6 +46,8 @@ def make_search(config: RunConfig, *, batch: int, tune: Tune) -> Search:
             return Gibbs(config.gibbs, batch)
         case "bootstrap":
             return Bootstrap(config.bootstrap, batch)
+        case "ensemble":
+            return Ensemble(config.ensemble, batch)
         case "scalable":
             return Scalable(config.scalable, tune, batch)
 

@@ -22,7 +22,8 @@ class Event:
         labels: Changes to the assignment by example id; None takes a label away. Applied only if ``accepted``.
         accepted: Whether the changes hold from here on.
         n_labelled: Labelled examples afterwards.
-        utility: U(D) afterwards; after ``resampled`` put together from each example's last reading.
+        utility: U(D) afterwards; after ``resampled`` put together from each example's last reading, under `ensemble` until
+            ``evaluated`` from the average of all its readings.
         predictability: P(D) afterwards, in nats.
         inconsistency: I(D) afterwards.
         tokens_computed: Prompt tokens computed for this event.
@@ -42,7 +43,7 @@ class Event:
     tokens_computed: int
     tokens_reused: int
     seconds: float
-    kind: Literal["started", "proposed", "relabelled", "resampled", "voted", "filled"]
+    kind: Literal["started", "proposed", "relabelled", "resampled", "voted", "evaluated", "filled"]
 
     def to_json(self) -> dict[str, Any]:
         """The event as JSON values."""

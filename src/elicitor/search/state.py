@@ -38,14 +38,14 @@ class SearchState:
 
     Attributes:
         assignment: Labels held.
-        utility: U of ``assignment``, as evaluated when it was accepted; under `gibbs`, until the search is over, and
-            `scalable` put together from each example's last reading.
+        utility: U of ``assignment``, as evaluated when it was accepted; under `gibbs` and `ensemble`, until the search is
+            over, and `scalable` put together from each example's last or average reading.
         iteration: Iterations (or rounds) done.
         unchanged: Iterations since a label last changed.
         verdicts: Newest outcomes of first labels: whether each proposal for an unlabelled example was accepted.
         warned: Whether stalled growth has been reported.
         finished: Why the search is over, or None while it goes on.
-        sweep: Further state of `gibbs` and `scalable`.
+        sweep: Further state of `gibbs`, `ensemble` and `scalable`.
     """
 
     assignment: Assignment
