@@ -1,9 +1,12 @@
 """Scores on disk: always those of the model, whatever happens to the file."""
 
 import json
+import multiprocessing
 import sqlite3
 import subprocess
 import sys
+import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -179,6 +182,29 @@ for start in range(0, 400, 10):
     asked = [Prompt((tuple(f"text {i}:".encode()),), ((48,), (49, 50))) for i in range(start, start + 20)]
     model.score(asked)
 """
+
+
+def open_new_files(folder, together, seed):
+    """Open one new file after the other, each within the same two milliseconds as other processes do."""
+    warnings.simplefilter("error")
+    late = np.random.default_rng(seed)
+    for number in range(200):
+        store = ScoreStore(folder / str(number), max_bytes=10_000_000)
+        together.wait(60)
+        time.sleep(late.uniform(0, 0.002))
+        assert store.get([b"key"], size=2) == {}
+        store.close()
+
+
+def test_a_new_file_is_opened_by_many_processes_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(4)
+    openers = [context.Process(target=open_new_files, args=(tmp_path, together, seed)) for seed in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert [opener.exitcode for opener in openers] == [0] * 4
 
 
 def test_processes_share_one_file(tmp_path):

@@ -47,6 +47,8 @@ Result = TypeVar("Result")
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """Codes of a file that is not ours any more; our own statements fail with the last only on another schema."""
 
+_LOCK_SECONDS = 30.0
+"""How long another process is waited for."""
 _AT_ONCE = 500
 _FREED = 10
 """When the bound is passed, a tenth of the rows goes, so that not every write has to make room."""
@@ -116,7 +118,8 @@ class ScoreStore:
                 marks = ",".join("?" * len(part))
                 old = now - _STILL_FRESH
                 database.execute(f"UPDATE scores SET used = {now} WHERE used < {old} AND key IN ({marks})", part)
-            database.executemany("DELETE FROM scores WHERE key = ?", [(key,) for key in damaged])
+            if damaged:
+                database.executemany("DELETE FROM scores WHERE key = ?", [(key,) for key in damaged])
             self._make_room(database)
 
         self._transact(look_up)
@@ -186,12 +189,15 @@ class ScoreStore:
 
     def _connect(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        database = sqlite3.connect(self._file, timeout=30, check_same_thread=False)
+        # A transaction that begins by reading cannot wait for another writer once it writes itself: it fails at once.
+        database = sqlite3.connect(
+            self._file, timeout=_LOCK_SECONDS, check_same_thread=False, isolation_level="IMMEDIATE"
+        )
         database.text_factory = bytes
         try:
             # Takes effect in a new file alone: pages that are freed can be given back.
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            database.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(database)
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(
                 "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, value BLOB, sum BLOB, used INTEGER)"
@@ -209,6 +215,20 @@ class ScoreStore:
 
     def _files(self) -> list[Path]:
         return [self._file.with_name(self._file.name + end) for end in ("", "-wal", "-shm")]
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Keep a write-ahead log; SQLite itself waits for no other process here, and several may open a new file at once."""
+    last = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class CachedBackend:
