@@ -37,6 +37,7 @@ def compare():
             usable=range(n),
             found=[golden],
             golden=golden,
+            judged=golden,
             votes={i: (y, y, 1 - y) for i, y in golden.items()},
             objective=ObjectiveConfig(),
             plan=PlanConfig(),
@@ -191,7 +192,8 @@ def test_probes_are_fitted_to_the_usable_examples_and_asked_about_the_test_examp
 def test_unsupervised_probes_cannot_see_gold(compare):
     backend = load_backend("bundled")
     made = compare(backend=backend, n=16, n_test=4)
-    turned = replace(made, golden={i: 1 - y for i, y in made.golden.items()})
+    opposite = {i: 1 - y for i, y in made.golden.items()}
+    turned = replace(made, golden=opposite, judged=opposite)
     for condition in ("random_probe", "pca_probe", "ccs_probe"):
         assert made.answers(condition).log_probs.tolist() == turned.answers(condition).log_probs.tolist()
     supervised = [one.answers("supervised_probe").log_probs for one in (made, turned)]

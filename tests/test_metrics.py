@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from elicitor.metrics import accuracy, auroc, calibration_error, difference, few_groups_note, gap_recovered
+from elicitor.metrics import accuracy, auroc, calibration_error, difference, few_groups_note, gap_recovered, wilson
 
 
 def rng():
@@ -190,3 +190,14 @@ def test_few_groups_are_pointed_out():
     assert few_groups_note([str(k) for k in range(20)] * 3) == []
     (note,) = few_groups_note(["a", "b", "a"])
     assert note.startswith("only 2 groups")
+
+
+def test_wilsons_interval_by_hand_and_beside_scipy():
+    # 8 of 10: (0.8 + 1.92 / 10) / (1 + 3.84 / 10) = 0.7168, -+ 1.96 / 1.384 * sqrt(0.016 + 0.0096) = 0.2266.
+    lower, upper = wilson(0.8, n=10)
+    assert (round(lower, 3), round(upper, 3)) == (0.490, 0.943)
+    for hits, n in ((0, 7), (7, 7), (3, 40), (1, 1)):
+        theirs = stats.binomtest(hits, n).proportion_ci(method="wilson")
+        assert wilson(hits / n, n=n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert wilson(0.0, n=5)[0] == 0.0
+    assert wilson(1.0, n=5)[1] == 1.0

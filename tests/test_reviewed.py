@@ -8,6 +8,7 @@ from elicitor.config import build_config
 from elicitor.errors import ConfigError, DataError
 from elicitor.evaluation import evaluate
 from elicitor.labelling import run
+from elicitor.report import gather
 from elicitor.reviewed import known_labels, reviewed_ids, start_from_review
 
 LABELS = ["negative", "positive"]
@@ -107,6 +108,13 @@ def test_label_accuracy_leaves_the_reviewed_examples_out(reviewed, tmp_path):
     test = write(tmp_path / "test.jsonl", range(100, 112))
     found = evaluate(second, test, seeds=[0], conditions=["zero_shot", "found"])
     assert found.label_accuracy.estimate.n == 14
+    known = known_labels(reviewed.path)
+    own = [item.label == LABELS[int(item.id[1:]) % 2] for item in second.labels if item.id not in known]
+    assert found.label_accuracy.estimate.value == sum(own) / 14
+    assert {row.condition: row.label_accuracy for row in found.rows}["found"] == sum(own) / 14
+    page = gather([second.path], gold=tmp_path / "x.jsonl").runs[0]
+    assert (page.label_accuracy.n, page.label_accuracy.value) == (14, sum(own) / 14)
+    assert any("leaves out 10 examples" in note for note in page.notes)
     assert any("10 labels of a review" in note for note in found.notes)
     plain = evaluate(reviewed, test, seeds=[0], conditions=["zero_shot", "found"])
     assert plain.label_accuracy.estimate.n == 24
@@ -115,6 +123,17 @@ def test_label_accuracy_leaves_the_reviewed_examples_out(reviewed, tmp_path):
     (next(reviewed.path.glob("review-*.jsonl"))).unlink()
     with pytest.raises(DataError, match="is missing"):
         evaluate(second, test, seeds=[0], conditions=["zero_shot", "found"])
+
+
+def test_a_dry_run_writes_nothing_and_counts_the_first_labels(elicitor, reviewed, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    words = ("label", "x.jsonl", "--task", "sentiment", "--model", "fake", "--dry-run", "--json")
+    _, plain, _ = elicitor(*words)
+    code, out, err = elicitor(*words, "--init", "review", "--review", reviewed.path)
+    assert (code, err) == (0, "")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # Ten labels stand from the beginning, not eight: two proposals less to the end.
+    assert json.loads(plain)["evaluations"][0] - json.loads(out)["evaluations"][0] == 2
 
 
 def test_the_command_and_its_resume(elicitor, reviewed, tmp_path):

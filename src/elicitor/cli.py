@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -95,15 +96,17 @@ def label_command(
         "backend.remote.price_per_million": price_per_million,
     }
     settings = run_settings(flags, config=config, overrides=overrides or [], output_dir=output_dir, resume=resume)
-    settings = cli_watch.with_first_labels(settings, init, review, resume=resume)
     from elicitor import console, progress
     from elicitor.gold import check_gold
     from elicitor.tasks import load_task
 
     check_gold(settings.data, load_task(settings.task), limit=settings.limit)
     if dry_run:
-        console.show_dry_run(progress.estimate_with_progress(settings), as_json=as_json)
+        with TemporaryDirectory() as scratch:
+            settings = cli_watch.with_first_labels(settings, init, review, resume=resume, into=Path(scratch))
+            console.show_dry_run(progress.estimate_with_progress(settings), as_json=as_json)
         return
+    settings = cli_watch.with_first_labels(settings, init, review, resume=resume)
     folder = output_dir or new_folder(settings)
     done = progress.label_with_progress(settings, folder, resume=resume, cluster=cluster)
     console.show_run(done, as_json=as_json)

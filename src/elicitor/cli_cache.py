@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def info_command(as_json: Json = False) -> None:
     """Print where scores are kept, how many, and how much room they take."""
-    from elicitor.backends.score_cache import ScoreStore, score_file
+    from elicitor.backends.score_store import ScoreStore, score_file
     from elicitor.console import print_json
 
     info = ScoreStore(score_file(), max_bytes=_BOUND).info()
@@ -32,7 +32,7 @@ def info_command(as_json: Json = False) -> None:
 
 def clear_command() -> None:
     """Drop all scores on disk."""
-    from elicitor.backends.score_cache import ScoreStore, score_file
+    from elicitor.backends.score_store import ScoreStore, score_file
 
     store = ScoreStore(score_file(), max_bytes=_BOUND)
     dropped = store.info().answers

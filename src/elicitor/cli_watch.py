@@ -125,8 +125,12 @@ def review_command(
     show_review(run, reviewer.review(), as_json=as_json)
 
 
-def with_first_labels(settings: RunConfig, init: str | None, review: Path | None, *, resume: bool) -> RunConfig:
+def with_first_labels(
+    settings: RunConfig, init: str | None, review: Path | None, *, resume: bool, into: Path | None = None
+) -> RunConfig:
     """Settings of ``label`` with the first labels that ``--init`` and ``--review`` ask for.
+
+    The labels are written beside the marks, or ``into`` another folder.
 
     Raises:
         ConfigError: If the two do not go together.
@@ -141,4 +145,4 @@ def with_first_labels(settings: RunConfig, init: str | None, review: Path | None
         return settings
     from elicitor.reviewed import start_from_review
 
-    return start_from_review(settings, review)
+    return start_from_review(settings, review, into=into)

@@ -97,6 +97,7 @@ class Comparison:
         usable: Positions in ``train`` that every condition may use, ascending.
         found: Found label by position; one mapping for each seed, or one for all.
         golden: Gold label by position, where there is one.
+        judged: Those of them that label accuracy is over: labels that a review gave the search are no finding of it.
         votes: Labels that annotators gave, by position.
         objective: Settings of U(D), for the bootstrapped baselines.
         plan: Settings of their contexts.
@@ -115,6 +116,7 @@ class Comparison:
     usable: Sequence[int]
     found: Sequence[Mapping[int, int]]
     golden: Mapping[int, int]
+    judged: Mapping[int, int]
     votes: Mapping[int, Sequence[int]]
     objective: ObjectiveConfig
     plan: PlanConfig
@@ -246,7 +248,7 @@ class Comparison:
             scores = self.backend.score(self.prompts(condition, labels), on_progress=self.on_progress)
             log_probs.append(normalize(scores.log_probs))
             shots.append(len(labels))
-            label_accuracy.append(agreement(labels, self.golden))
+            label_accuracy.append(agreement(labels, self.judged))
             spent += cost + scores.cost
         return Answers(condition, np.stack(log_probs), shots, label_accuracy, spent)
 
@@ -344,6 +346,7 @@ class Comparison:
             "usable": list(self.usable),
             "found": [sorted(found.items()) for found in self.found],
             "golden": sorted(self.golden.items()),
+            "judged": sorted(self.judged.items()),
             "votes": sorted((i, list(cast)) for i, cast in self.votes.items()),
             "objective": self.objective.model_dump(),
             "plan": self.plan.model_dump(),

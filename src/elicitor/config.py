@@ -23,7 +23,6 @@ from elicitor.search_settings import (
     IcmConfig,
     ScalableConfig,
     Settings,
-    StartConfig,
 )
 from elicitor.yaml_files import read_mapping
 
@@ -197,9 +196,14 @@ class RunConfig(Settings):
         match self.search:
             case "bootstrap":
                 return None
-            case "icm" | "gibbs" | "ensemble" | "scalable" as name:
-                section: StartConfig | EnsembleConfig | ScalableConfig = getattr(self, name)
-                return section.start_labels
+            case "icm":
+                return self.icm.start_labels
+            case "gibbs":
+                return self.gibbs.start_labels
+            case "ensemble":
+                return self.ensemble.start_labels
+            case "scalable":
+                return self.scalable.start_labels
 
     def to_yaml(self) -> str:
         """The resolved settings as YAML text."""

@@ -16,6 +16,7 @@ from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
 from elicitor.search.ensemble import deal_folds
+from elicitor.search.first_labels import first_count
 from elicitor.search.gibbs import block_contexts, deal_blocks
 from elicitor.search_settings import BootstrapConfig, EnsembleConfig, GibbsConfig, IcmConfig, ScalableConfig
 
@@ -107,7 +108,7 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
         return gibbs_bounds(problem, workload.config.gibbs, rng=rng)
     if workload.config.search == "scalable":
         return scalable_bounds(problem, workload.config.scalable)
-    seeds = min(workload.config.icm.num_seed_examples, n)
+    seeds = first_count(problem, workload.config.icm)
     budget = workload.config.icm.iterations or 3 * n
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
     sizes = np.unique(np.linspace(growth[0], growth[-1], _GRID).astype(int))
@@ -243,8 +244,8 @@ def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Genera
         Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
-    seeds = min(config.num_seed_examples, n)
-    asked = range(seeds if config.start == "zero_shot" else 0)
+    seeds = first_count(problem, config)
+    asked = range(seeds if config.start == "zero_shot" and not problem.start_labels else 0)
     once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in asked])
     once = once + _evaluation_tokens(problem, [seeds, n], rng=rng).sum(axis=0)
     once = once + _sweep_tokens(problem, config, range(seeds), rng=rng)

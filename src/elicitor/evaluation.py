@@ -183,8 +183,8 @@ def evaluate(
     judged = {i: y for i, y in golden.items() if train.examples[i].id not in reviewed}
     if reviewed:
         notes.append(
-            f"{len(reviewed)} labels of a review went into the search: label accuracy of the run leaves these examples out; "
-            "as demonstrations of condition found they are in, and in that row's label accuracy"
+            f"{len(reviewed)} labels of a review went into the search: label accuracy leaves these examples out; as "
+            "demonstrations they are in"
         )
 
     truth = [test_gold.labels[example.id] for example in test.examples]
@@ -203,6 +203,7 @@ def evaluate(
         usable=sorted(golden) if needs_gold and golden else range(len(train)),
         found=found,
         golden=golden,
+        judged=judged,
         votes={i: votes[e.id] for i, e in enumerate(train.examples) if e.id in votes},
         objective=config.objective,
         plan=config.plan,

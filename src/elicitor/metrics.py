@@ -8,12 +8,16 @@ little of their spread (it divides by k where k - 1 is due), so deviations of re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+_Z = 1.959963984540054
+"""Quantile of the normal distribution for 95%."""
 
 Correct = NDArray[np.bool_]
 """Shape (seeds, items): whether each item was answered correctly under each seed."""
@@ -51,6 +55,22 @@ class Estimate:
             return f"{self.value:.3f} [no interval]"
         lower, upper = ("unbounded" if end is None else f"{end:.3f}" for end in (self.lower, self.upper))
         return f"{self.value:.3f} [{lower}, {upper}]"
+
+
+def wilson(share: float, *, n: float) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share (Wilson 1927).
+
+    Args:
+        share: The share found, in [0, 1].
+        n: Independent observations, or an effective sample size, positive.
+
+    Returns:
+        Its ends, in [0, 1] and never on the wrong side of the share.
+    """
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    reach = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2)
+    # At 0 and 1 an end is the share itself, but for rounding.
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
 
 
 FEW_GROUPS = 20

@@ -9,7 +9,8 @@ from typing import Any
 
 from elicitor.backends import adapter, fake, gguf
 from elicitor.backends.base import Backend, OnStage
-from elicitor.backends.score_cache import ScoreStore, cached, score_file
+from elicitor.backends.score_cache import cached
+from elicitor.backends.score_store import ScoreStore, score_file
 from elicitor.config import BackendConfig, parse_backend, split_remote
 from elicitor.errors import BackendError
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from elicitor.errors import DataError
 from elicitor.files import read_rows
 from elicitor.follow import RunFollower
 from elicitor.inputs import task_of
+from elicitor.metrics import wilson
 from elicitor.runs import LABELS, METRICS, load_run_config
 
 REVIEW = "review.jsonl"
@@ -33,8 +33,6 @@ PROPOSED = 20
 _STRATA = 4
 _STRATUM = 10
 """Examples of a stratum, at least, where there are several."""
-_Z = 1.959963984540054
-"""Quantile of the normal distribution for 95%."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +204,9 @@ def estimate(sizes: Sequence[int], marked: Sequence[int], right: Sequence[int]) 
         share += weight * shrunk
         variance += weight**2 * (size - m) / max(size - 1, 1) * shrunk * (1 - shrunk) / m
     effective = share * (1 - share) / variance
-    centre = (value + _Z**2 / (2 * effective)) / (1 + _Z**2 / effective)
-    reach = _Z / (1 + _Z**2 / effective) * math.sqrt(value * (1 - value) / effective + (_Z / (2 * effective)) ** 2)
-    reach += 1 / (2 * total)
-    return AccuracyEstimate(value, max(centre - reach, known[0]), min(centre + reach, known[1]), n)
+    lower, upper = wilson(value, n=effective)
+    step = 1 / (2 * total)
+    return AccuracyEstimate(value, max(lower - step, known[0]), min(upper + step, known[1]), n)
 
 
 class Reviewer:

@@ -38,7 +38,7 @@ def known_labels(folder: Path) -> dict[str, str]:
     return known
 
 
-def start_from_review(config: RunConfig, reviewed: Path) -> RunConfig:
+def start_from_review(config: RunConfig, reviewed: Path, *, into: Path | None = None) -> RunConfig:
     """Settings under which the search starts from the labels that a review has established.
 
     They are written into the reviewed run's folder, under a name made from them: marks that are set later change nothing for a
@@ -47,6 +47,7 @@ def start_from_review(config: RunConfig, reviewed: Path) -> RunConfig:
     Args:
         config: Settings that name no start labels.
         reviewed: Run folder with marks.
+        into: Folder to write them into instead, for settings that no run will keep.
 
     Raises:
         ConfigError: If the search takes no start labels, or the settings name some already.
@@ -62,7 +63,7 @@ def start_from_review(config: RunConfig, reviewed: Path) -> RunConfig:
         {"id": name, "label": label, REVIEW_OF: str(reviewed)} for name, label in sorted(known_labels(reviewed).items())
     ]
     digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
-    file = reviewed / f"review-{digest}.jsonl"
+    file = (into or reviewed) / f"review-{digest}.jsonl"
     write_rows(file, rows)
     values = config.model_dump()
     values[config.search]["start_labels"] = str(file)

@@ -78,6 +78,7 @@ def suite_cost(
                 usable=range(len(workload.dataset)),
                 found=[],
                 golden={},
+                judged={},
                 votes={},
                 objective=settings.objective,
                 plan=settings.plan,

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 
 from elicitor.backends import pacing
+from elicitor.backends.score_store import ScoreStore
 from elicitor.config import build_config
 
 TASK = {"template": "{text}:", "labels": {"no": "N", "yes": "Y"}}
@@ -93,3 +94,10 @@ def reviews_config(tmp_path):
     (tmp_path / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = {"data": str(tmp_path / "reviews.jsonl"), "task": "sentiment", "search": "icm", "icm.iterations": 16}
     return build_config(flags={**flags, "objective.calibration": "batch"})
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = ScoreStore(tmp_path / "scores.sqlite", max_bytes=10_000_000)
+    yield made
+    made.close()

@@ -4,26 +4,8 @@ import sys
 
 import pytest
 
-from elicitor import cli, cli_report
+from elicitor import cli_report
 from elicitor.report import gather
-
-
-@pytest.fixture
-def elicitor(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process, in an empty folder; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["elicitor", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_it_writes_a_page_and_says_where(elicitor, finished, data, tmp_path):

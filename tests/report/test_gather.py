@@ -130,7 +130,7 @@ def test_a_broken_evaluation_is_named(copy):
 
 
 def test_a_training_in_work_shows_losses_of_its_newest_whole_checkpoint(tmp_path):
-    (tmp_path / "training.yaml").write_text("model: fake\nsettings: {epochs: 1}\n")
+    (tmp_path / "training.yaml").write_text("kind: sft\nmodel: fake\nsettings: {epochs: 1}\n")
     for step, log in ((4, '{"log_history": [{"step": 2, "loss": 1.5}, {"step": 4, "eval_loss": 9}]}'), (8, '{"log_h')):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
         (tmp_path / "checkpoints" / f"checkpoint-{step}" / "trainer_state.json").write_text(log)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elicitor.audit_checks import NEAR_TIE
+from elicitor.evaluation import Evaluation
 from elicitor.metrics import Estimate
 from elicitor.report.series import (
     ablation_rows,
@@ -97,10 +98,11 @@ def _conditions(k: int, named: NamedResult) -> Chart:
             "mark": {"type": "text", "align": "left", "dx": 6, "fontWeight": 600},
             "encoding": {"y": y, "x": {"field": "text_at", "type": "quantitative"}, "text": {"field": "shown"}},
         },
-        _rule_at(1 / getattr(named.result, "n_labels", 2), axis="x"),
     ]
+    if isinstance(named.result, Evaluation):
+        layers.append(_rule_at(1 / named.result.n_labels, axis="x"))
     over = "models fine-tuned on these labels, asked zero-shot" if named.tuned else "in context"
-    chance = "" if not hasattr(named.result, "n_labels") else "; dotted: chance"
+    chance = "; dotted: chance" if isinstance(named.result, Evaluation) else ""
     caption = f"{over}; {result_facts(named.result)}; 95% intervals by bootstrap over groups and seeds{chance}"
     return Chart(
         f"conditions-{k}",
@@ -130,10 +132,8 @@ def _scaling(task: str, named: Sequence[NamedResult]) -> Chart:
         {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": line},
         {"mark": {"type": "rule"}, "encoding": {k: line[k] for k in ("x", "xOffset", "color")} | ends},
     ]
-    first = named[0].result.rows[0].raw
-    caption = (
-        f"n = {first.n} in {first.groups} groups, {first.seeds} seeds or more; 95% intervals over groups and seeds"
-    )
+    facts = "; ".join(dict.fromkeys(result_facts(one.result) for one in named))
+    caption = f"{facts}; 95% intervals over groups and seeds"
     return Chart(f"scaling-{task}", "accuracy", f"{task}: accuracy by model", caption, _spec(rows, layers))
 
 
@@ -315,7 +315,6 @@ def _lines(
     colour = _colour("series", names, legend=len(names) > 1)
     across = {"field": x, "type": "quantitative", "title": x, "axis": {"tickMinStep": 1}}
     up = {"field": y, "type": "quantitative", "title": title, "scale": scale}
-    series = {"detail": {"field": "line"}} if "line" in rows[0] else {}
     layers: list[Spec] = []
     if band:
         ends = {"y": {"field": band[0], "type": "quantitative", "scale": scale}, "y2": {"field": band[1]}}
@@ -324,7 +323,7 @@ def _lines(
     line: Spec = {"type": "line", "strokeWidth": 2}
     if len(rows) <= 30 * len(names):
         line["point"] = {"size": 28}
-    layers.append({"mark": line, "encoding": {"x": across, "y": up, "color": colour, "tooltip": tooltip} | series})
+    layers.append({"mark": line, "encoding": {"x": across, "y": up, "color": colour, "tooltip": tooltip}})
     return _spec(rows, layers)
 
 

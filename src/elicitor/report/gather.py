@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -134,9 +134,10 @@ def _training(path: Path, *, name: str) -> TrainingView:
         made_from = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise DataError(f"{path / MADE_FROM} is broken", fix="start again in another --output-dir") from error
+    if not isinstance(made_from, dict) or made_from.get("kind") not in get_args(Kind):
+        raise DataError(f"{path / MADE_FROM} does not say what was trained", fix="train again in another --output-dir")
     finished = is_finished(path)
     result = read_result(path) if finished else {}
-    kind = result.get("kind") or made_from.get("kind") or ("iterate" if "batches" in result else "sft")
     losses = [(int(row["step"]), float(row["loss"])) for row in result.get("losses") or _losses_so_far(path)]
     curve = result.get("curve") or (read_rows(path / CURVE) if (path / CURVE).exists() else [])
     shown = {
@@ -149,7 +150,7 @@ def _training(path: Path, *, name: str) -> TrainingView:
         name=name,
         folder=str(path),
         finished=finished,
-        kind=cast(Kind, kind),
+        kind=cast(Kind, made_from["kind"]),
         facts=shown | {f"rows labelled {label}": count for label, count in Counter(counts).items()},
         losses=losses,
         curve=curve,

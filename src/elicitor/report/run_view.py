@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from elicitor.audit import Audit
 from elicitor.audit_checks import NEAR_TIE
@@ -20,9 +19,10 @@ from elicitor.evaluation import Evaluation
 from elicitor.files import iter_rows, read_json, read_rows
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
-from elicitor.metrics import Estimate, accuracy
+from elicitor.metrics import Estimate, accuracy, wilson
 from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
+from elicitor.reviewed import reviewed_ids
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, load_run_config, read_manifest
 from elicitor.tasks import Task
 
@@ -66,6 +66,8 @@ def run_view(
     labels = task.label_space.labels
     finished = (path / METRICS).exists()
     truth = _gold(gold, task, gold_column)
+    reviewed = reviewed_ids(path)
+    judged = {example: label for example, label in truth.items() if example not in reviewed}
     data, notes = _data(config, task, path)
     rows = read_rows(path / LABELS) if finished else []
     order = [row["id"] for row in rows] if finished else list(data)
@@ -73,7 +75,7 @@ def run_view(
     trace = Trace([], 0, {}, {}, [])
     if (path / EVENTS).exists():
         events = partial(iter_rows, path / EVENTS, until=until)
-        trace = read_trace(events, labels, truth=truth, wanted=frozenset(order[:examples]))
+        trace = read_trace(events, labels, truth=judged, wanted=frozenset(order[:examples]))
     if not finished:
         found = trace.held
         order = order or list(found)
@@ -81,6 +83,8 @@ def run_view(
         notes.append("the search has not finished: labels are those held now, without confidence")
     if truth and not truth.keys() & set(order):
         raise DataError(f"{gold} knows none of the examples of {path}", fix="give gold with the ids of the run's data")
+    if reviewed and truth:
+        notes.append(f"label accuracy leaves out {len(reviewed):,} examples: a review gave their labels to the search")
     metrics = read_json(path / METRICS) if finished else _metrics_so_far(trace, path, until)
     shown = _shown(rows[:examples], data, trace, truth, task, notes=notes)
     if len(rows) > len(shown):
@@ -112,8 +116,8 @@ def run_view(
         trace=trace,
         margins=_margins(rows, labels) if finished else [],
         contradicted=_share([row["log_odds"] < 0 for row in rows], rows, clusters) if finished else None,
-        reliability=_reliability(rows, truth, clusters) if finished else [],
-        label_accuracy=_agreement(rows, truth, clusters) if truth else from_eval.estimate if from_eval else None,
+        reliability=_reliability(rows, judged, clusters) if finished else [],
+        label_accuracy=_agreement(rows, judged, clusters) if truth else from_eval.estimate if from_eval else None,
         curves=from_eval.curves if from_eval and not truth else [],
         examples=shown,
         results=results,
@@ -259,7 +263,7 @@ def _reliability(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, str], cl
             upper=(k + 1) / _CONFIDENCE_BINS,
             count=len(members),
             mean=float(np.mean([row["confidence"] for row in members])),
-            accuracy=_wilson(
+            accuracy=_by_groups(
                 float(np.mean([row["label"] == truth[row["id"]] for row in members])),
                 n=len(members),
                 groups=len({clusters[row["id"]] for row in members}),
@@ -269,13 +273,9 @@ def _reliability(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, str], cl
     ]
 
 
-def _wilson(share: float, *, n: int, groups: int) -> Estimate:
+def _by_groups(share: float, *, n: int, groups: int) -> Estimate:
     """Wilson's interval, every group counted once: few examples that all agree are no proof, as a bootstrap would have it."""
-    z = float(norm.ppf(0.975))
-    centre = (share + z * z / (2 * groups)) / (1 + z * z / groups)
-    half = z / (1 + z * z / groups) * float(np.sqrt(share * (1 - share) / groups + z * z / (4 * groups**2)))
-    # At 0 and 1 an end is the share itself, but for rounding.
-    lower, upper = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+    lower, upper = wilson(share, n=groups)
     return Estimate(share, lower, upper, n=n, groups=groups, seeds=1)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scipy.stats import binomtest
-
-from elicitor.metrics import Estimate
+from elicitor.metrics import Estimate, wilson
 from elicitor.report.views import AblationView, NamedResult, Result, RunView, Views
 from elicitor.tables import judged
 
@@ -126,13 +124,13 @@ def acceptance(runs: Sequence[RunView]) -> Rows:
         for window in (points[start : start + size] for start in range(0, len(points), size)):
             judged_here, accepted = (sum(getattr(point, key) for point in window) for key in ("judged", "accepted"))
             if judged_here:
-                ends = binomtest(accepted, judged_here).proportion_ci(method="wilson")
+                lower, upper = wilson(accepted / judged_here, n=judged_here)
                 rows.append(
                     {
                         "iteration": window[-1].iteration,
                         "value": _round(accepted / judged_here),
-                        "lower": _round(ends.low),
-                        "upper": _round(ends.high),
+                        "lower": _round(lower),
+                        "upper": _round(upper),
                         "series": run.name,
                     }
                 )

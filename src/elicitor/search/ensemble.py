@@ -16,7 +16,7 @@ import numpy as np
 from elicitor.data import Assignment
 from elicitor.objective import Problem, normalize
 from elicitor.search.events import AnyEvent, Event
-from elicitor.search.first_labels import label_everything
+from elicitor.search.first_labels import start_from_everything
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, Sweep, event_fields, relabelling_event
 from elicitor.search_settings import EnsembleConfig
@@ -48,13 +48,10 @@ class Ensemble:
         """
         spent = problem.meter.cost
         empty = Assignment.empty(len(problem.dataset))
-        labelled, log_probs = label_everything(problem, self.config.start, rng=rng)
-        assignment = labelled.with_labels(problem.start_labels)
-        if self.config.start == "random":
-            log_probs = normalize(np.zeros_like(log_probs))
+        assignment, utility = start_from_everything(problem, self.config.start, rng=rng)
         state = SearchState(
             assignment=assignment,
-            utility=problem.last_read(assignment, dict(enumerate(log_probs))),
+            utility=utility,
             sweep=self._deal(problem, 1, rng=rng),
         )
         return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)

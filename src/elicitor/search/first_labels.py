@@ -7,9 +7,17 @@ from typing import Literal
 import numpy as np
 
 from elicitor.data import Assignment
-from elicitor.objective import Array, Problem, batch_offset, normalize
+from elicitor.objective import Array, Problem, Utility, batch_offset, normalize
 from elicitor.search.repair import most_confident
 from elicitor.search_settings import StartConfig
+
+
+def first_count(problem: Problem, config: StartConfig) -> int:
+    """Number of examples that `first_labels` labels."""
+    if not problem.start_labels:
+        return min(config.num_seed_examples, len(problem.dataset))
+    given = len(problem.start_labels)
+    return given if config.all_start_labels else min(config.num_seed_examples, given)
 
 
 def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Generator) -> dict[int, int]:
@@ -27,15 +35,35 @@ def first_labels(problem: Problem, config: StartConfig, *, rng: np.random.Genera
     order = [int(i) for i in rng.permutation(len(problem.dataset))]
     if problem.start_labels:
         given = [i for i in order if i in problem.start_labels]
-        most = None if config.all_start_labels else config.num_seed_examples
-        return {i: problem.start_labels[i] for i in given[:most]}
-    seeds = order[: config.num_seed_examples]
+        return {i: problem.start_labels[i] for i in given[: first_count(problem, config)]}
+    seeds = order[: first_count(problem, config)]
     # Equal counts of each label, so that no label starts with the majority; which example gets which is random.
     labels = rng.permutation(np.arange(len(seeds)) % n_labels)
     if config.start == "zero_shot":
         log_probs = problem.predict(seeds, Assignment.empty(len(problem.dataset)), rng=rng)
         labels = normalize(log_probs - problem.offset(log_probs)).argmax(axis=1)
     return {i: int(y) for i, y in zip(seeds, labels, strict=True)}
+
+
+def start_from_everything(
+    problem: Problem, start: Literal["zero_shot", "random"], *, rng: np.random.Generator
+) -> tuple[Assignment, Utility]:
+    """Label every example, those apart zero-shot or at random for which a user gave a label.
+
+    Args:
+        problem: What to label.
+        start: Where the other labels come from.
+        rng: Draws labels.
+
+    Returns:
+        The labels, and U as far as it is known from their zero-shot distributions; after random labels P(D) is zero, because
+        nothing has been read yet.
+    """
+    labelled, log_probs = label_everything(problem, start, rng=rng)
+    assignment = labelled.with_labels(problem.start_labels)
+    if start == "random":
+        log_probs = normalize(np.zeros_like(log_probs))
+    return assignment, problem.last_read(assignment, dict(enumerate(log_probs)))
 
 
 def label_everything(

@@ -19,7 +19,7 @@ from elicitor.errors import DataError
 from elicitor.objective import Problem, normalize
 from elicitor.plan import Context
 from elicitor.search.events import AnyEvent, Event
-from elicitor.search.first_labels import label_everything
+from elicitor.search.first_labels import start_from_everything
 from elicitor.search.repair import most_confident
 from elicitor.search.state import SearchState, Sweep, relabelling_event
 from elicitor.search_settings import ScalableConfig
@@ -71,13 +71,10 @@ class Scalable:
         """
         spent = problem.meter.cost
         empty = Assignment.empty(len(problem.dataset))
-        labelled, log_probs = label_everything(problem, self.config.start, rng=rng)
-        assignment = labelled.with_labels(problem.start_labels)
-        if self.config.start == "random":
-            log_probs = normalize(np.zeros_like(log_probs))
+        assignment, utility = start_from_everything(problem, self.config.start, rng=rng)
         state = SearchState(
             assignment=assignment,
-            utility=problem.last_read(assignment, dict(enumerate(log_probs))),
+            utility=utility,
             sweep=self._deal(problem.dataset, 1, rng=rng),
         )
         return state, relabelling_event(problem, empty, state, kind="started", batch=self.batch, spent_before=spent)

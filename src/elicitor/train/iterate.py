@@ -97,6 +97,7 @@ def iterate(
             fix="set --batch-size lower, or use 'elicitor label' and 'elicitor train sft'",
         )
     made_from = {
+        "kind": "iterate",
         "data": dataset.fingerprint,
         "config": config.model_dump(mode="json", exclude={"data"}),
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),

@@ -237,6 +237,7 @@ def fit(
 
     loaded, space = prepared.loaded, labelled.task.label_space
     made_from = {
+        "kind": "sft",
         "labels": labelled.source,
         "rows": rows_hash(prepared.rows),
         "model": model,
