@@ -3,7 +3,7 @@
 ``released`` is ICM as the paper's authors released it: contexts in the order of the data, U(D) evaluated anew in full at each
 step, nothing kept from one step to the next. It gets one iteration an example, which is the least that labels all of them,
 and is charged for those alone; what it leaves without a label is filled in from its final context. ``icm`` and ``sampled`` go
-on until every example has a label or they end, the others to their end. ``sampled`` judges proposals by a part of the terms of
+on until every example has a label or they end, the others to their end; ``ensemble`` is what ``elicitor label`` does by default. ``sampled`` judges proposals by a part of the terms of
 U. The final U(D) of all labels is evaluated once more, under one order of demonstrations for all; gold is read afterwards.
 
     python bench/search.py --model bundled --n 64 --data movie_review_sentiment.jsonl --json search.json
@@ -36,13 +36,16 @@ from elicitor.tasks import Task
 
 ARMS: dict[str, dict[str, Any]] = {
     "released": {"search": "icm", "plan.kind": "in_order", "backend.cache_gb": 0},
+    "ensemble": {"search": "ensemble"},
+    "bootstrap": {"search": "bootstrap"},
+    "gibbs": {"search": "gibbs"},
     "icm": {"search": "icm"},
     "sampled": {"search": "icm", "icm.utility": "sampled"},
-    "gibbs": {"search": "gibbs"},
-    "bootstrap": {"search": "bootstrap"},
-    "ensemble": {"search": "ensemble"},
 }
 UNTIL_LABELLED = ("released", "icm", "sampled")
+HEAD = (
+    "seed", "arm", "tokens", "seconds", "tokens/", "seconds/", "of raw", "overhead", "exact U", "accuracy", "labels"
+)  # fmt: skip
 
 
 def main() -> None:
@@ -58,8 +61,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
 
-    backends = {}
-    rows = []
+    first = settings(options, ARMS["released"], 0).backend.cache_gb
+    backends = {first: load_backend(options.model, dtype=options.dtype, cache_gb=first)}
+    raw = raw_rate(backends[first], 0)
+    print(f"{options.model}, n = {options.n}: raw prefill {raw:,.0f} tokens/s")
+    print(" ".join(f"{name:>12}" for name in HEAD), flush=True)
+    rows: list[dict[str, Any]] = []
     for seed in map(int, options.seeds.split(",")):
         for arm in options.arms.split(","):
             bound = {"icm.iterations": options.n} if arm == "released" else {}
@@ -68,15 +75,12 @@ def main() -> None:
             if memory not in backends:
                 backends[memory] = load_backend(options.model, dtype=options.dtype, cache_gb=memory)
             rows.append({"arm": arm, "seed": seed, **measure(arm, config, backends[memory], options.n)})
-            print(f"seed {seed} {arm}: {rows[-1]['tokens']:,} tokens, {rows[-1]['seconds']:,.0f} s", flush=True)
-    raw = raw_rate(next(iter(backends.values())), 0)
-    print(f"\n{options.model}, n = {options.n}: raw prefill {raw:,.0f} tokens/s")
-    show(rows, raw)
-    if options.json:
-        facts = {name: str(value) for name, value in vars(options).items() if name != "json"}
-        facts["data"] = Path(options.data).name
-        result = {**facts, "raw_tokens_per_second": raw, "rows": rows, "environment": environment()}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+            print(line(rows[-1], rows, raw), flush=True)
+            if options.json:
+                facts = {name: str(value) for name, value in vars(options).items() if name != "json"}
+                facts["data"] = Path(options.data).name
+                result = {**facts, "raw_tokens_per_second": raw, "rows": rows, "environment": environment()}
+                options.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def settings(options: argparse.Namespace, arm: dict[str, Any], seed: int) -> RunConfig:
@@ -162,39 +166,24 @@ def worth(problem: Problem, labels: Assignment, task: Task, data: str) -> dict[s
     }
 
 
-def show(rows: list[dict[str, Any]], raw: float) -> None:
-    """The table; ratios are against released-style ICM of the same seed."""
-    head = (
-        "seed",
-        "arm",
-        "tokens",
-        "seconds",
-        "tokens/",
-        "seconds/",
-        "of raw",
-        "overhead",
-        "exact U",
-        "accuracy",
-        "labels",
+def line(row: dict[str, Any], rows: list[dict[str, Any]], raw: float) -> str:
+    """A row of the table; ratios are against released-style ICM of the same seed."""
+    base = next((other for other in rows if (other["arm"], other["seed"]) == ("released", row["seed"])), None)
+    right = row["label_accuracy"]
+    cells = (
+        row["seed"],
+        row["arm"],
+        f"{row['tokens']:,}",
+        f"{row['seconds']:,.1f}",
+        f"{base['tokens'] / row['tokens']:.2f}" if base else "",
+        f"{base['seconds'] / row['seconds']:.2f}" if base else "",
+        f"{row['tokens'] / row['seconds'] / raw:.2f}",
+        f"{row['overhead']:.1%}",
+        f"{row['exact_utility']:.2f}",
+        f"{right['value']:.3f}",
+        "/".join(map(str, row["shares"])),
     )
-    print(" ".join(f"{name:>12}" for name in head))
-    for row in rows:
-        base = next((other for other in rows if (other["arm"], other["seed"]) == ("released", row["seed"])), None)
-        right = row["label_accuracy"]
-        cells = (
-            row["seed"],
-            row["arm"],
-            f"{row['tokens']:,}",
-            f"{row['seconds']:,.1f}",
-            f"{base['tokens'] / row['tokens']:.2f}" if base else "",
-            f"{base['seconds'] / row['seconds']:.2f}" if base else "",
-            f"{row['tokens'] / row['seconds'] / raw:.2f}",
-            f"{row['overhead']:.1%}",
-            f"{row['exact_utility']:.2f}",
-            f"{right['value']:.3f}",
-            "/".join(map(str, row["shares"])),
-        )
-        print(" ".join(f"{cell:>12}" for cell in cells) + f"  [{right['lower']:.3f}, {right['upper']:.3f}]")
+    return " ".join(f"{cell:>12}" for cell in cells) + f"  [{right['lower']:.3f}, {right['upper']:.3f}]"
 
 
 def _no_training(_: object) -> Any:

@@ -16,7 +16,8 @@ def base(tmp_path):
         rows = [{"id": f"e{i}", "text": f"text {i}", "g": i // 2, "k": i % 2} for i in range(n)]
         told = [{**row, "label": concept_label(row["text"] + ":", 2)} for row in rows]
         (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (told if gold else rows)))
-        return build_config(flags={"data": str(tmp_path / "x.jsonl"), "task": TASK, "model": "fake", **flags})
+        data = str(tmp_path / "x.jsonl")
+        return build_config(flags={"data": data, "task": TASK, "model": "fake", "search": "icm", **flags})
 
     return make
 

@@ -36,7 +36,7 @@ def labelled(tmp_path):
         ]
         source = tmp_path / "x.jsonl"
         source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        settings = build_config(flags={"data": str(source), "task": task, "model": "fake", **flags})
+        settings = build_config(flags={"data": str(source), "task": task, "model": "fake", "search": "icm", **flags})
         return run(settings, tmp_path / name, backend=backend)
 
     return make

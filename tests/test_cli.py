@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from elicitor.config import RunConfig, read_config
+
 ROWS = [{"id": f"e{i}", "text": f"text {i}", "label": ["negative", "positive"][i % 2]} for i in range(12)]
 
 
@@ -89,7 +91,7 @@ def test_label_then_eval_as_json(elicitor, tmp_path):
     code, out, err = elicitor(*LABEL, "--json", "--limit", "10")
     assert code == 0
     assert json.loads(out)["n_examples"] == 10
-    assert "label icm" in err
+    assert f"label {RunConfig.model_fields['search'].default}" in err
     assert len((tmp_path / "out" / "labels.jsonl").read_text().splitlines()) == 10
     write(tmp_path, [{**row, "id": f"t{k}", "text": f"other {k}"} for k, row in enumerate(ROWS)], "test.jsonl")
     code, out, _ = elicitor("eval", "out", "--test", "test.jsonl", "--json", "--limit", "6")
@@ -157,9 +159,9 @@ def test_resume_needs_no_other_flags(elicitor, tmp_path):
 def test_settings_come_from_a_file_and_flags_win(elicitor, tmp_path):
     write(tmp_path, ROWS)
     (tmp_path / "run.yaml").write_text("data: x.jsonl\ntask: sentiment\nmodel: fake\nseed: 5\nobjective: {alpha: 20}\n")
-    assert elicitor("label", "--config", "run.yaml", "--alpha", "30", "--set", "icm.iterations=4", "-o", "out")[0] == 0
+    assert elicitor("label", "--config", "run.yaml", "--alpha", "30", "--set", "ensemble.rounds=4", "-o", "out")[0] == 0
     written = (tmp_path / "out" / "config.yaml").read_text()
-    for line in ("seed: 5", "alpha: 30.0", "iterations: 4"):
+    for line in ("seed: 5", "alpha: 30.0", "rounds: 4"):
         assert line in written
 
 
@@ -261,6 +263,7 @@ def test_an_ablation_is_priced_and_run(elicitor, tmp_path):
     assert code == 0
     assert "alpha=10" in out
     assert "alpha=50" not in out
+    assert {read_config(file).search for file in tmp_path.glob("out/**/config.yaml")} == {"icm"}
     refused(elicitor(*ablate[:-2]), "nothing to vary")
     refused(elicitor(*ablate, "--init", "gold", "-o", "new"), "--init got 'gold'")
 

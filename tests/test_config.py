@@ -22,7 +22,7 @@ def test_flags_win_over_the_file_and_overrides_over_flags(tmp_path):
 def test_resolved_settings_survive_the_round_trip(tmp_path):
     config = build_config(
         flags={"data": "ü.jsonl", "task": {"name": "t", "template": "{x}:", "labels": ["a", "b"]}},
-        overrides=["objective.calibration=batch", "objective.class_prior=[0.3, 0.7]", "icm.iterations=5"],
+        overrides=["objective.calibration=batch", "objective.class_prior=[0.3, 0.7]", "ensemble.rounds=4"],
     )
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     assert read_config(tmp_path / "config.yaml") == config
@@ -33,6 +33,7 @@ def test_resolved_settings_survive_the_round_trip(tmp_path):
     [
         (["objective.alhpa=3"], r"unknown setting 'objective.alhpa'; did you mean 'objective.alpha'\?"),
         (["objective.alpha=0"], r"'objective.alpha' got 0"),
+        (["icm.beta=2"], "icm.beta: search is ensemble, which has no such setting; add --search icm"),
         (["objective.alpha=.nan"], r"'objective.alpha' got nan"),
         (["seed"], r"--set got 'seed'; write --set key=value"),
         (["seed.x=1"], r"'seed' got \{'x': 1\}"),

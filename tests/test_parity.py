@@ -124,7 +124,8 @@ def test_a_server_killed_in_mid_run_comes_back_and_the_labels_are_the_same(tmp_p
         return process
 
     def label(model, output):
-        return elicitor("label", tmp_path / "x.jsonl", "--task", tmp_path / "t.yaml", "--model", model, "-o", output)
+        words = ("--task", tmp_path / "t.yaml", "--search", "icm", "--model", model, "-o", output)
+        return elicitor("label", tmp_path / "x.jsonl", *words)
 
     subprocess.run(label("fake:delay=0", tmp_path / "here"), check=True, capture_output=True)
     server = serving()

@@ -21,7 +21,8 @@ def write(path, numbers):
 
 
 def settings(folder, **more):
-    values = {"data": write(folder / "x.jsonl", range(24)), "task": "sentiment", "model": "fake", "batch_size": 12}
+    values = {"data": write(folder / "x.jsonl", range(24)), "task": "sentiment", "model": "fake"}
+    values |= {"search": "icm", "batch_size": 12}
     return build_config(flags={**values, **more})
 
 
@@ -127,7 +128,7 @@ def test_label_accuracy_leaves_the_reviewed_examples_out(reviewed, tmp_path):
 
 def test_a_dry_run_writes_nothing_and_counts_the_first_labels(elicitor, reviewed, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    words = ("label", "x.jsonl", "--task", "sentiment", "--model", "fake", "--dry-run", "--json")
+    words = ("label", "x.jsonl", "--task", "sentiment", "--model", "fake", "--search", "icm", "--dry-run", "--json")
     _, plain, _ = elicitor(*words)
     code, out, err = elicitor(*words, "--init", "review", "--review", reviewed.path)
     assert (code, err) == (0, "")
@@ -159,7 +160,7 @@ def test_the_command_and_its_resume(elicitor, reviewed, tmp_path):
         (("--init", "golden"), "--init got 'golden'"),
         (("--init", "review", "--review", "."), "not a run folder"),
         (("--init", "review", "--review", "first", "--search", "bootstrap"), "takes no first labels"),
-        (("--init", "review", "--review", "first", "-s", "icm.start_labels=x"), "both give first labels"),
+        (("--init", "review", "--review", "first", "--search", "icm", "-s", "icm.start_labels=x"), "both give first labels"),
     ],
 )
 def test_mistakes_are_one_line(elicitor, reviewed, tmp_path, more, message):

@@ -43,6 +43,7 @@ def suite_file(tmp_path):
             "model": "fake:prior=1,noise=1",
             "conditions": ["zero_shot", "random", "bootstrap_consistent", "found", "golden"],
             "limit": 24,
+            "label": {"search": "icm"},
             "tasks": [{"task": TASK, "data": data}, {"name": "other", "task": TASK, "data": data, "test": test}],
         }
         (tmp_path / "suite.yaml").write_text(json.dumps(values | changes))

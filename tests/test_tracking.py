@@ -43,9 +43,9 @@ def events_of(folder):
 
 def test_a_search_is_plotted_in_trackio_without_a_word_on_standard_output(reviews, tmp_path):
     pytest.importorskip("trackio")
-    words = ["label", reviews, "--task", "sentiment", "--model", "fake", "--report-to", "trackio", "--json"]
+    words = ["label", reviews, "--task", "sentiment", "--search", "icm", "--model", "fake", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "elicitor", *words, "-o", str(tmp_path / "run")],
+        [sys.executable, "-m", "elicitor", *words, "--report-to", "trackio", "-o", str(tmp_path / "run")],
         env={**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

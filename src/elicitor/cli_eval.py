@@ -153,6 +153,7 @@ def ablate_command(
     data: Annotated[str, typer.Argument(help="Examples with gold labels: a file, or hf:NAME@SPLIT.")],
     task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name; see 'elicitor models'.")] = None,
+    search: Annotated[str | None, typer.Option(help="Search of the base  [default: icm].")] = None,
     init: Annotated[str | None, typer.Option(help="First labels: random, golden, wrong, zero_shot.")] = None,
     consistency: Annotated[str | None, typer.Option(help="Whether the task's constraint counts: on, off.")] = None,
     alpha: Annotated[str | None, typer.Option(help="Weights of mutual predictability, such as 10,50,100.")] = None,
@@ -193,8 +194,9 @@ def ablate_command(
         raise ConfigError("nothing to vary", fix="add a factor, such as --init random,golden,wrong,zero_shot")
     if resume and output_dir is None:
         raise ConfigError("--resume needs to know the ablation", fix="add --output-dir FOLDER")
-    flags = {"data": data, "task": task, "model": model, "limit": limit}
-    base = build_config(file=config, flags=flags, overrides=overrides or [])
+    flags = {"data": data, "task": task, "model": model, "search": search, "limit": limit}
+    # What is varied are choices of the paper's search, unless another one is asked for.
+    base = build_config(file=config, flags=flags, overrides=overrides or [], defaults={"search": "icm"})
     chosen = numbers("--seeds", seeds)
     from elicitor import console, progress
 

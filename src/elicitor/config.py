@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -154,6 +154,9 @@ class BackendConfig(Settings):
     vllm: VllmConfig = VllmConfig()
 
 
+Search = Literal["icm", "gibbs", "bootstrap", "ensemble", "scalable"]
+
+
 class RunConfig(Settings):
     """Everything that decides a labelling run."""
 
@@ -164,7 +167,7 @@ class RunConfig(Settings):
     model: str = Field(
         "bundled", description="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder"
     )
-    search: Literal["icm", "gibbs", "bootstrap", "ensemble", "scalable"] = Field("icm", description="search algorithm")
+    search: Search = Field("ensemble", description="search algorithm")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
@@ -211,7 +214,11 @@ class RunConfig(Settings):
 
 
 def build_config(
-    *, file: Path | None = None, flags: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Merge a YAML file, command-line flags and ``key=value`` overrides, the later ones winning.
 
@@ -219,14 +226,17 @@ def build_config(
         file: YAML file with any of `RunConfig`'s keys.
         flags: Values by dotted key, such as ``{"plan.kind": "folds"}``; a value of None means not given.
         overrides: Texts such as ``"objective.alpha=30"``; the value is read as YAML.
+        defaults: Values of a command that wants others than `RunConfig`'s; anything else given wins over them.
 
     Returns:
         The checked settings.
 
     Raises:
-        ConfigError: If the file cannot be read, a key is unknown or a value is out of range.
+        ConfigError: If the file cannot be read, a key is unknown, a value is out of range, or an override is a setting of
+            a search that is not the one chosen.
     """
-    merged: dict[str, Any] = read_mapping(file, error=ConfigError, hint=_HINT) if file else {}
+    merged: dict[str, Any] = dict(defaults or {})
+    merged |= read_mapping(file, error=ConfigError, hint=_HINT) if file else {}
     for key, value in (flags or {}).items():
         if value is not None:
             _put(merged, key, value)
@@ -238,7 +248,15 @@ def build_config(
             _put(merged, key.strip(), yaml.safe_load(raw))
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
-    return parse_config(merged, source=str(file) if file else "the settings")
+    config = parse_config(merged, source=str(file) if file else "the settings")
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        section, dot, _ = key.partition(".")
+        if dot and section in get_args(Search) and section != config.search:
+            raise ConfigError(
+                f"--set {key}: search is {config.search}, which has no such setting", fix=f"add --search {section}"
+            )
+    return config
 
 
 def parse_backend(values: Mapping[str, Any]) -> BackendConfig:

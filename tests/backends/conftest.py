@@ -50,7 +50,8 @@ def settings(tmp_path):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def make(model, *, task=TASK, **remote):
-        flags = {"data": str(tmp_path / "x.jsonl"), "task": task, "model": model, "icm.iterations": 15}
+        flags = {"data": str(tmp_path / "x.jsonl"), "task": task, "model": model}
+        flags |= {"search": "icm", "icm.iterations": 15}
         return build_config(flags=flags | {f"backend.remote.{key}": value for key, value in remote.items()})
 
     return make

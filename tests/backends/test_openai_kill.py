@@ -62,6 +62,8 @@ def label(tmp_path):
             str(tmp_path / "x.jsonl"),
             "--task",
             str(tmp_path / "task.yaml"),
+            "--search",
+            "icm",
         ]
         return [*start, "--model", model, "--output-dir", str(tmp_path / output), *more]
 

@@ -13,7 +13,7 @@ SUITE = """\
 model: fake
 seeds: [0, 1]
 conditions: [zero_shot, random, found, golden]
-label: {icm: {iterations: 12}}
+label: {ensemble: {rounds: 2}}
 tasks:
   - {name: claims, task: truthfulqa, data: claims.jsonl, test: held-out.jsonl}
   - {name: reviews, task: sentiment, data: reviews.jsonl}

@@ -41,7 +41,7 @@ ADDED = {
     "label": {"--model": "fake"},
     "train sft": {"--model": "TINY", "--epochs": "1"},
     "train compare": {"--model": "TINY", "--epochs": "1"},
-    "train iterate": {"--model": "TINY", "--epochs": "1", "--label-set": "icm.iterations=8"},
+    "train iterate": {"--model": "TINY", "--epochs": "1", "--label-set": "ensemble.rounds=1"},
     "train reward": {"--model": "TINY", "--epochs": "0"},
     "train rl": {
         "--model": "TINY",

@@ -67,7 +67,7 @@ def data(tmp_path_factory):
 def finished(tmp_path_factory, data):
     """Folder of a finished run with an evaluation and an audit."""
     folder = tmp_path_factory.mktemp("runs") / "a <b>run"
-    settings = build_config(flags={"data": str(data[0]), "task": TASK, "model": "fake:prior=1"})
+    settings = build_config(flags={"data": str(data[0]), "task": TASK, "model": "fake:prior=1", "search": "icm"})
     done = run(settings, folder)
     evaluate(done, data[1], seeds=(0, 1), backend=FakeBackend(prior=1))
     audit(done, backend=FakeBackend(prior=1), orders=2, permutations=50)
