@@ -3,8 +3,9 @@
 ``released`` is ICM as the paper's authors released it: contexts in the order of the data, U(D) evaluated anew in full at each
 step, nothing kept from one step to the next. It gets one iteration an example, which is the least that labels all of them,
 and is charged for those alone; what it leaves without a label is filled in from its final context. ``icm`` and ``sampled`` go
-on until every example has a label or they end, the others to their end; ``ensemble`` is what ``elicitor label`` does by default. ``sampled`` judges proposals by a part of the terms of
-U. The final U(D) of all labels is evaluated once more, under one order of demonstrations for all; gold is read afterwards.
+on until every example has a label or they end, the others to their end; ``ensemble`` is what ``elicitor label`` does by
+default. ``sampled`` judges proposals by a part of the terms of U. The final U(D) of all labels is evaluated once more, under
+one order of demonstrations for all; gold is read afterwards. Rows come as they are done, the slowest last.
 
     python bench/search.py --model bundled --n 64 --data movie_review_sentiment.jsonl --json search.json
 """
