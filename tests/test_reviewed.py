@@ -160,7 +160,10 @@ def test_the_command_and_its_resume(elicitor, reviewed, tmp_path):
         (("--init", "golden"), "--init got 'golden'"),
         (("--init", "review", "--review", "."), "not a run folder"),
         (("--init", "review", "--review", "first", "--search", "bootstrap"), "takes no first labels"),
-        (("--init", "review", "--review", "first", "--search", "icm", "-s", "icm.start_labels=x"), "both give first labels"),
+        (
+            ("--init", "review", "--review", "first", "--search", "icm", "-s", "icm.start_labels=x"),
+            "both give first labels",
+        ),
     ],
 )
 def test_mistakes_are_one_line(elicitor, reviewed, tmp_path, more, message):
