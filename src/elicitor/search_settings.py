@@ -47,7 +47,7 @@ class IcmConfig(StartConfig):
         8, ge=2, description="utility sampled: proposals made behind one kept context, and terms of U read at first"
     )
     test_level: float = Field(
-        0.01, gt=0, lt=0.5, description="utility sampled: probability of error at which a part of the terms decides"
+        0.005, gt=0, lt=0.5, description="utility sampled: probability of error at which a part of the terms decides"
     )
     check: float = Field(
         0.0,
