@@ -48,14 +48,20 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: If the file is missing or broken.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
-    except json.JSONDecodeError as error:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:  # neither JSON nor, it may be, UTF-8
         raise DataError(f"{path} is not JSON", fix="start the run again in another --output-dir") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object", fix="start the run again in another --output-dir")
     return values
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder")
+    return DataError(f"{path} cannot be read: {error.strerror}", fix="check its permissions, and the disk")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -83,13 +89,16 @@ def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any
                 if until is not None and read > until:
                     return
                 try:
-                    yield json.loads(line.decode())
-                except ValueError as error:  # neither JSON nor, it may be, UTF-8
+                    values = json.loads(line.decode())
+                except (ValueError, RecursionError) as error:  # neither JSON nor, it may be, UTF-8
                     raise DataError(
                         f"{path} line {number} is not JSON", fix="resume the run, which repairs it"
                     ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
+                if not isinstance(values, dict):
+                    raise DataError(f"{path} line {number} is no JSON object", fix="take it out")
+                yield values
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def hold(file: Path) -> IO[str]:

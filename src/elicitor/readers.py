@@ -19,8 +19,9 @@ from typing import IO, Any
 
 from elicitor.errors import DataError
 
-LONGEST_CELL = 2**31 - 1
-"""Characters of a CSV cell; Python's own limit of 131,072 would refuse long documents."""
+LONGEST_ROW = 2**26
+"""Bytes of a line, and characters of a CSV cell, at most: beyond any model's window, and a few kilobytes of gzip cannot fill
+the memory. Python's own limit of 131,072 for cells would refuse long documents."""
 
 FORMATS = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet"
 
@@ -92,7 +93,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file, with their line ends."""
     try:
         with _open_bytes(path) as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_ROW + 1), b""), start=1):
+                if len(line) > LONGEST_ROW:
+                    raise DataError(
+                        f"{path} line {number} is longer than {LONGEST_ROW:,} bytes",
+                        fix="check that it is a file of rows, one a line",
+                    )
                 raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
                     text = raw.decode()
@@ -147,7 +153,7 @@ def _refuse_constant(location: str, name: str) -> Any:
 
 
 def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(LONGEST_ROW)
     # csv.reader wants lines; numbering by its own count keeps quoted line breaks right.
     reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
     try:
@@ -193,7 +199,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{path} row {number}", values)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        # Names and texts that are not UTF-8, and times that Python does not know, come as ValueErrors of many kinds.
         raise DataError(
             f"{path} is not a readable Parquet file: {error}", fix="write it again, or use JSONL"
         ) from error

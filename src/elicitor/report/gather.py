@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from elicitor import ablation, suite
@@ -30,6 +29,7 @@ from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
 from elicitor.train.folder import CHECKPOINTS, MADE_FROM, is_finished, read_result
 from elicitor.train.rl_log import CURVE
+from elicitor.yaml_files import read_mapping
 
 EXAMPLES = 20_000
 """Examples of a run that a page holds at most by default."""
@@ -130,11 +130,8 @@ def _suite(path: Path, *, name: str, alone: bool) -> list[NamedResult]:
 
 def _training(path: Path, *, name: str) -> TrainingView:
     """A training that has finished or is in work."""
-    try:
-        made_from = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path / MADE_FROM} is broken", fix="start again in another --output-dir") from error
-    if not isinstance(made_from, dict) or made_from.get("kind") not in get_args(Kind):
+    made_from = read_mapping(path / MADE_FROM, error=DataError, hint="start again in another --output-dir")
+    if made_from.get("kind") not in get_args(Kind):
         raise DataError(f"{path / MADE_FROM} does not say what was trained", fix="train again in another --output-dir")
     finished = is_finished(path)
     result = read_result(path) if finished else {}
