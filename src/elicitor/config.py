@@ -249,7 +249,9 @@ def parse_backend(values: Mapping[str, Any]) -> BackendConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = "backend." + ".".join(map(str, first["loc"]))
-        raise ConfigError(f"setting {key!r} got {first.get('input')!r:.200}: {first['msg']}", fix=_closest(key)) from error
+        raise ConfigError(
+            f"setting {key!r} got {first.get('input')!r:.200}: {first['msg']}", fix=_closest(key)
+        ) from error
 
 
 def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:

@@ -19,9 +19,10 @@ from typing import IO, Any
 
 from elicitor.errors import DataError
 
-LONGEST_ROW = 2**26
-"""Bytes of a line, and characters of a CSV cell, at most: beyond any model's window, and a few kilobytes of gzip cannot fill
-the memory. Python's own limit of 131,072 for cells would refuse long documents."""
+LONGEST_LINE = 2**26
+"""Bytes of a line at most, so that a few kilobytes of gzip cannot fill the memory."""
+LONGEST_CELL = 2**24
+"""Characters of a CSV cell at most, beyond any model's window; Python's own limit of 131,072 would refuse long documents."""
 
 FORMATS = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet"
 
@@ -93,10 +94,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file, with their line ends."""
     try:
         with _open_bytes(path) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_ROW + 1), b""), start=1):
-                if len(line) > LONGEST_ROW:
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
+                if len(line) > LONGEST_LINE:
                     raise DataError(
-                        f"{path} line {number} is longer than {LONGEST_ROW:,} bytes",
+                        f"{path} line {number} is longer than {LONGEST_LINE:,} bytes",
                         fix="check that it is a file of rows, one a line",
                     )
                 raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
@@ -153,7 +154,7 @@ def _refuse_constant(location: str, name: str) -> Any:
 
 
 def _csv_rows(path: Path, *, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_ROW)
+    csv.field_size_limit(LONGEST_CELL)
     # csv.reader wants lines; numbering by its own count keeps quoted line breaks right.
     reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
     try:
@@ -201,8 +202,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield Row(f"{path} row {number}", values)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         # Names and texts that are not UTF-8, and times that Python does not know, come as ValueErrors of many kinds.
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{path} is not a readable Parquet file: {error}", fix="write it again, or use JSONL"
+            f"{path} is not a readable Parquet file: {reason}", fix="write it again, or use JSONL"
         ) from error
 
 

@@ -81,7 +81,9 @@ def _load(text: str, loader: Any, *, place: str, error: type[ElicitorError]) -> 
             f"{place}{where} is not valid YAML: {cause.problem}", fix="check indentation and quotes there"
         ) from cause
     except yaml.YAMLError as cause:
-        raise error(f"{place} is not valid YAML: {cause}", fix="save it as a UTF-8 text file") from cause
+        raise error(
+            f"{place} is not valid YAML: {' '.join(str(cause).split())}", fix="save it as a UTF-8 text file"
+        ) from cause
     except _SENSELESS as cause:
         reason = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause)
         raise error(f"{place} holds a value that YAML cannot make sense of: {reason}", fix="quote it") from cause
@@ -92,7 +94,7 @@ class _Careful(yaml.constructor.BaseConstructor):
 
     def construct_document(self, node: yaml.Node) -> Any:
         _count(node, {})
-        return super().construct_document(node)  # type: ignore[no-untyped-call]
+        return super().construct_document(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -1,4 +1,5 @@
 import hashlib
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +18,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def model_file(folder, content=b"GGUF and the rest"):
+HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q4sIQ4s", 4, b"name", 8, 4, b"none")
+"""A whole header, of no model."""
+
+
+def model_file(folder, content=HEADER):
     path = folder / "model.gguf"
     path.write_bytes(content)
     return path

@@ -28,7 +28,7 @@ def unfinished(folder, *, lines):
     kept = b"".join(whole[:lines])
     (folder / EVENTS).write_bytes(kept + whole[lines][:20])
     checkpoint = read_json(folder / CHECKPOINT)
-    (folder / CHECKPOINT).write_text(json.dumps(checkpoint | {"done": [], "event_bytes": len(kept)}))
+    (folder / CHECKPOINT).write_text(json.dumps(checkpoint | {"done": [], "event_bytes": len(kept), "crc32": None}))
 
 
 def test_a_run_is_read_with_its_evaluation_and_audit(finished):

@@ -119,7 +119,9 @@ def read_drawn(answer: Mapping[str, Any]) -> Drawn:
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("text"), str):
         raise BackendError("the server answered without a text", fix="use a server with /v1/completions")
-    return Drawn(first["text"], first.get("finish_reason") == "stop", _count(_section(answer, "usage"), "completion_tokens"))
+    return Drawn(
+        first["text"], first.get("finish_reason") == "stop", _count(_section(answer, "usage"), "completion_tokens")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,9 @@ def read_choices(answer: Mapping[str, Any], n: int) -> list[NextToken]:
     places = [choice.get("index") for choice in choices]
     if all(isinstance(place, int) for place in places):
         if n > 1 and sorted(places) != [*range(n)]:
-            raise BackendError(f"the server numbered {n} choices {places[:10]}", fix="set backend.remote.batch_prompts=1")
+            raise BackendError(
+                f"the server numbered {n} choices {places[:10]}", fix="set backend.remote.batch_prompts=1"
+            )
         choices = sorted(choices, key=lambda choice: int(choice["index"]))
     return [_next_token(choice) for choice in choices]
 

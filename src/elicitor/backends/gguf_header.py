@@ -145,7 +145,10 @@ class _Header:
             raise _BrokenError(f"a name of {length:,} bytes")
         begin = self._at
         self._skip(length)
-        return self._content[begin : self._at].decode(errors="replace")
+        try:
+            return self._content[begin : self._at].decode()
+        except UnicodeDecodeError:
+            raise _BrokenError("a name is not UTF-8") from None
 
     def _value(self, form: str) -> int:
         (value,) = struct.unpack_from(self._order + form, self._content, self._at)

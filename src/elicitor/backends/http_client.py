@@ -215,8 +215,7 @@ class HttpClient:
 
     async def _received(self, client: httpx.AsyncClient, call: Call) -> httpx.Response:
         """The whole answer, within bounds also where it was packed."""
-        method, options = ("GET", {}) if call.body is None else ("POST", {"json": call.body})
-        async with client.stream(method, call.url, **options) as response:
+        async with client.stream("GET" if call.body is None else "POST", call.url, json=call.body) as response:
             content = bytearray()
             async for piece in response.aiter_bytes():
                 content += piece

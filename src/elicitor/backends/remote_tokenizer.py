@@ -40,11 +40,11 @@ class ServerTokenizer:
         self._texts: dict[TokenIds, str] = {(): ""}
         (framed,) = client.send([self._tokenize_call("x", special=True)])
         self.max_model_len = whole(framed.get("max_model_len"))
-        whole, plain = _ids(framed), self.encode("x")
+        special, plain = _ids(framed), self.encode("x")
         if not plain:
             raise RefusedError(f"{root}{_TOKENIZE} gives no tokens for a text", status=200)
-        places = [at for at in range(len(whole)) if whole[at : at + len(plain)] == plain]
-        self._start = whole[: places[0]] if places else ()
+        places = [at for at in range(len(special)) if special[at : at + len(plain)] == plain]
+        self._start = special[: places[0]] if places else ()
 
     @property
     def start_ids(self) -> TokenIds:

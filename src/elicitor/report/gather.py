@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from elicitor import ablation, suite
 from elicitor.ablation import Ablation
@@ -25,6 +25,7 @@ from elicitor.metrics import Estimate
 from elicitor.report.run_view import run_view
 from elicitor.report.views import AblationView, Kind, NamedResult, TrainingView, Views
 from elicitor.runs import has_run
+from elicitor.shapes import validated
 from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
 from elicitor.train.folder import CHECKPOINTS, MADE_FROM, is_finished, read_result
@@ -173,11 +174,4 @@ def _read(kind: type[_T], file: Path) -> _T:
 
 def _validated(kind: type[_T], values: Any, file: Path) -> _T:
     """A dataclass from its JSON values."""
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(
-            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            fix="it was written by another version of elicitor, or changed; make it again",
-        ) from error
+    return validated(TypeAdapter(kind), values, place=str(file))

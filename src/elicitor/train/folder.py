@@ -20,8 +20,8 @@ import yaml
 from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.files import hold, read_json, write_atomic, write_json
-from elicitor.yaml_files import read_mapping
 from elicitor.runs import LOCK
+from elicitor.yaml_files import read_mapping
 
 MADE_FROM = "training.yaml"
 RESULT = "training.json"
