@@ -305,7 +305,7 @@ FILE_GROUPS = {
             set_texts | st.just("seed=1"),
         ),
         command,
-        weight=0.5,
+        weight=0.2,
         always=[(json_lines([{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]), b"seed: 1", "seed=2")],
     ),
 }

@@ -75,7 +75,7 @@ def test_many_at_once_convert_once_and_all_get_the_whole_folder(cache, tmp_path,
     assert {(folder / "config.json").read_text() for folder, _ in found} == {"float32"}
     assert {got for _, got in found} == {digest}
     gguf.converted(path, dtype="bfloat16")
-    path.write_bytes(b"GGUF other")
+    path.write_bytes(HEADER + b"other")
     gguf.converted(path, dtype="float32")
     assert len(calls) == 3
 
