@@ -32,6 +32,7 @@ good_rows = st.lists(
     min_size=1,
     max_size=6,
 )
+plain_rows = st.lists(st.fixed_dictionaries({"text": texts}), min_size=1, max_size=6)
 odd_rows = st.lists(
     st.dictionaries(st.sampled_from(["id", "text", "group", "label", "", "other"]), values, max_size=5), max_size=5
 )
@@ -287,7 +288,7 @@ set_texts = st.tuples(
 FILE_GROUPS = {
     "data": Group(data_inputs, data, weight=4.0, always=always_data),
     "config": Group(
-        spoilt(st.just(CONFIG.encode()) | yaml_lines),
+        spoilt(st.just(CONFIG.encode()) | yaml_lines.map(lambda lines: b"data: x.jsonl\ntask: sentiment\n" + lines)),
         config,
         weight=1.2,
         always=[LAUGHS, MERGES, b"[" * 10_000, b"task: &a {b: *a}"],
@@ -300,7 +301,7 @@ FILE_GROUPS = {
     ),
     "command": Group(
         st.tuples(
-            spoilt(good_rows.map(json_lines)),
+            spoilt(plain_rows.map(json_lines)),
             st.just(b"seed: 1") | spoilt(yaml_lines, most=1),
             set_texts | st.just("seed=1"),
         ),

@@ -15,7 +15,6 @@ from elicitor import export as exporting
 from elicitor.audit import audit
 from elicitor.config import build_config
 from elicitor.control import pending, state_of
-from elicitor.errors import ElicitorError
 from elicitor.evaluation import evaluate
 from elicitor.files import hold
 from elicitor.follow import follow
@@ -23,11 +22,24 @@ from elicitor.labelling import load_run, run
 from elicitor.report import gather, page_data
 from elicitor.review import Reviewer
 from elicitor.runs import LOCK, read_manifest
+from elicitor.train.folder import PROGRESS
 from fuzzing.group import Check, Group, edited, spoilt, values
 
 COMMON = ["manifest.json", "events.jsonl", "checkpoint.json", "config.yaml", "control.json", "review.jsonl"]
-FILES = {"finished": [*COMMON, "metrics.json", "labels.jsonl", "eval-test.json", "audit.json"], "begun": COMMON}
+FILES = {
+    "finished": [*COMMON, "metrics.json", "labels.jsonl", "eval-test.json", "audit.json"],
+    "begun": COMMON,
+    "trained": ["training.yaml", "training.json", PROGRESS],
+}
 ACTIONS = ["report", "load", "export", "audit", "review", "watch", "resume", "eval", "state"]
+
+
+RESULT = {
+    "losses": [{"step": 1, "loss": 0.75}, {"step": 2, "loss": 0.5}],
+    "label_counts": {"negative": 3, "positive": 7},
+    "steps": 2,
+    "seconds": 1.5,
+}
 
 
 class _EnoughError(Exception):
@@ -58,6 +70,11 @@ def make(folder: Path) -> dict[str, Path]:
 
     with contextlib.suppress(_EnoughError):
         run(config, folder / "begun", observer=stop)
+    trained = folder / "trained"
+    trained.mkdir()
+    (trained / "training.yaml").write_text("kind: sft\nmodel: bundled\nrows: 10\nseed: 0\n")
+    (trained / "training.json").write_text(json.dumps(RESULT))
+    (trained / PROGRESS).write_text('{"step": 2, "steps": 2, "loss": 0.5}')
     for name in ("finished", "begun"):
         (folder / name / "control.json").write_text('{"action": "pause"}\n')
         (folder / name / "review.jsonl").touch()
@@ -84,7 +101,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, str, bytes | None, str]:
         prepare()
     kind = draw(st.sampled_from(sorted(FILES)))
     name = draw(st.sampled_from(FILES[kind]))
-    action = draw(st.sampled_from(ACTIONS))
+    action = draw(st.sampled_from(["report", "watch", "state"] if kind == "trained" else ACTIONS))
     before = _CONTENTS[kind, name]
     if draw(st.integers(0, 30)) == 0:
         return kind, name, None, action
@@ -130,7 +147,7 @@ def read(work: Path, action: str, place: Path) -> None:
         case "report":
             views = gather([work])
             json.dumps(page_data(views), allow_nan=False, ensure_ascii=False).encode()
-            assert len(views.runs) == 1
+            assert len(views.runs) + len(views.trainings) == 1
         case "load":
             for found in load_run(work).labels:
                 assert isinstance(found.id, str)
@@ -159,8 +176,6 @@ def read(work: Path, action: str, place: Path) -> None:
             assert 0 <= result.rows[0].raw.value <= 1
         case "state":
             assert state_of(work) in ("finished", "idle")
-            with contextlib.suppress(ElicitorError):
-                read_manifest(work)
 
 
 FOLDER_GROUPS = {"folder": Group(damaged(), folders, weight=4.0)}

@@ -14,7 +14,7 @@ from elicitor.errors import ConfigError, DataError
 from elicitor.files import parse_json, read_json
 from elicitor.runs import EVENTS, has_run, read_manifest
 from elicitor.search.events import apply_changes
-from elicitor.shapes import EventRow, check
+from elicitor.shapes import EventRow, TrainingProgress, check
 from elicitor.train.folder import MADE_FROM, PROGRESS
 
 _CHUNK = 2**20
@@ -167,7 +167,7 @@ class TrainingFollower:
         """Say where the training stands: ``state``, what has been ``asked``, ``step`` of ``steps``, newest ``loss``."""
         where = {"step": 0, "steps": 0, "loss": None}
         if (self._folder / PROGRESS).exists():
-            where |= read_json(self._folder / PROGRESS)
+            where |= read_json(self._folder / PROGRESS, shape=TrainingProgress)
         return {"state": state_of(self._folder), "asked": pending(self._folder), **where}
 
 

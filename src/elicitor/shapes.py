@@ -96,6 +96,30 @@ class Metrics(TypedDict, total=False):
     batches: list[BatchMetrics]
 
 
+class Loss(TypedDict):
+    """A loss of a training."""
+
+    step: Count
+    loss: float
+
+
+class TrainingResult(TypedDict, total=False):
+    """``training.json``."""
+
+    losses: list[Loss]
+    curve: list[dict[str, Any]]
+    label_counts: dict[str, Count]
+    gain: dict[str, Any] | None
+
+
+class TrainingProgress(TypedDict, total=False):
+    """``progress.json`` of a training."""
+
+    step: Count
+    steps: Count
+    loss: float | None
+
+
 _SHAPES: dict[Any, TypeAdapter[Any]] = {}
 
 

@@ -25,10 +25,10 @@ from elicitor.metrics import Estimate
 from elicitor.report.run_view import run_view
 from elicitor.report.views import AblationView, Kind, NamedResult, TrainingView, Views
 from elicitor.runs import has_run
-from elicitor.shapes import validated
+from elicitor.shapes import TrainingResult, check, validated
 from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
-from elicitor.train.folder import CHECKPOINTS, MADE_FROM, is_finished, read_result
+from elicitor.train.folder import CHECKPOINTS, MADE_FROM, RESULT, is_finished, read_result
 from elicitor.train.rl_log import CURVE
 from elicitor.yaml_files import read_mapping
 
@@ -136,6 +136,7 @@ def _training(path: Path, *, name: str) -> TrainingView:
         raise DataError(f"{path / MADE_FROM} does not say what was trained", fix="train again in another --output-dir")
     finished = is_finished(path)
     result = read_result(path) if finished else {}
+    check(TrainingResult, result, place=str(path / RESULT))
     losses = [(int(row["step"]), float(row["loss"])) for row in result.get("losses") or _losses_so_far(path)]
     curve = result.get("curve") or (read_rows(path / CURVE) if (path / CURVE).exists() else [])
     shown = {
@@ -161,10 +162,10 @@ def _losses_so_far(path: Path) -> list[dict[str, Any]]:
     states = (path / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
     for file in sorted(states, key=lambda file: -int(file.parent.name.rpartition("-")[2])):
         try:
-            log = json.loads(file.read_text(encoding="utf-8"))["log_history"]
-        except (OSError, json.JSONDecodeError):
+            log = json.loads(file.read_bytes())["log_history"]
+            return [{"step": int(entry["step"]), "loss": float(entry["loss"])} for entry in log if "loss" in entry]
+        except (OSError, LookupError, OverflowError, RecursionError, TypeError, ValueError):
             continue
-        return [entry for entry in log if "loss" in entry]
     return []
 
 
