@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,7 +59,7 @@ class Result:
     slowest: float = 0.0
     megabytes: float = 0.0
     peak: float = 0.0
-    kinds: Counter[str] = field(default_factory=Counter)
+    kinds: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -156,7 +155,7 @@ def try_one(check: Any, given: Any, result: Result) -> None:
             keep(result, "a refusal without a line that says why", error, given)
             raise AssertionError("no message") from error
         result.refused += 1
-        result.kinds[type(error).__name__] += 1
+        result.kinds[type(error).__name__] = result.kinds.get(type(error).__name__, 0) + 1
     except _HangError as error:
         result.hangs += 1
         keep(result, "hang", error, given)
