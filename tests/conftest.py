@@ -116,16 +116,27 @@ def tiny_model(tmp_path):
 
 @pytest.fixture
 def serve_app():
-    """Serves an ASGI application in a thread; gives a client."""
+    """Serves an ASGI application in a thread, as the commands do; gives a client."""
     httpx = pytest.importorskip("httpx")
     uvicorn = pytest.importorskip("uvicorn")
+    pytest.importorskip("starlette")
+    from elicitor.local_http import ImpatientProtocol
+
     running = []
 
-    def start(app):
+    def start(app, **options):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            http=ImpatientProtocol,
+            timeout_graceful_shutdown=1,
+            **options,
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

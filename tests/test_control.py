@@ -192,3 +192,13 @@ def test_mistakes_are_one_line(elicitor, tmp_path):
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
     assert json.loads(elicitor("control", tmp_path, "--json")[1]) == {"state": "idle", "asked": None}
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"\xff", b"[]", b'{"action": ["stop"]}', b'{"action": "stop"' + b" " * 10_000 + b"}"]
+)
+def test_a_control_file_that_asks_for_nothing_known_ends_no_run(busy, content):
+    with controlled(busy):
+        (busy / "control.json").write_bytes(content)
+        between_steps()
+        assert state_of(busy) == "running"

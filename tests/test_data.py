@@ -356,3 +356,9 @@ def test_examples_on_disk_are_those_in_memory(tmp_path_factory, texts):
     assert [[i for i, g in enumerate(numbers) if g == k] for k in range(max(numbers) + 1)] == [
         *map(list, here.groups())
     ]
+
+
+def test_a_whole_number_beyond_what_floats_hold_is_text(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"id": 1' + "0" * 400 + ', "text": "a"}\n')
+    (example,) = load_dataset(str(tmp_path / "x.jsonl"), load_task("sentiment")).examples
+    assert example.id == "1" + "0" * 400

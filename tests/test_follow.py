@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from elicitor.errors import ConfigError
+from elicitor.errors import ConfigError, DataError
 from elicitor.files import hold
 from elicitor.follow import RunFollower, Tail, TrainingFollower, follow
 
@@ -91,6 +91,23 @@ def test_where_a_search_stands(tmp_path):
     assert follower.held == {"a": "yes", "b": "no"}
     (tmp_path / "metrics.json").touch()
     assert follower.look()["state"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "holds a line that is not JSON"),
+        ("[1]", "Input should be a valid dictionary"),
+        (json.dumps(event(labels=["a"])), "labels: Input should be"),
+        (json.dumps(event(batch=10**12)), "batch: Input should be less than"),
+        (json.dumps({"kind": "proposed"}), "'accepted' is missing"),
+    ],
+)
+def test_events_that_are_none_are_named(tmp_path, line, message):
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "examples": 9}')
+    (tmp_path / "events.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=message):
+        follow(tmp_path).look()
 
 
 def test_where_a_training_stands(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elicitor import readers
 from elicitor.errors import DataError
 from elicitor.readers import read_rows
 
@@ -297,3 +298,21 @@ def test_parquet_columns_of_one_name_are_refused(tmp_path):
 def test_a_limit_that_is_not_positive_is_refused(tmp_path, limit):
     with pytest.raises(ValueError, match=f"at least 1, got {limit}"):
         read_rows(write(tmp_path / "x.jsonl", json.dumps(ROWS[0])), limit=limit)
+
+
+def test_a_line_and_a_cell_without_end_are_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(readers, "LONGEST_CELL", 2000)
+    with pytest.raises(DataError, match=r"x\.jsonl\.gz line 2 is longer than 1,000 bytes"):
+        read_rows(write(tmp_path / "x.jsonl.gz", gzip.compress(b'{"a": 1}\n' + b" " * 10**6)))
+    with pytest.raises(DataError, match=r"x\.csv line \d+ is not valid CSV: field larger than field limit"):
+        read_rows(write(tmp_path / "x.csv", 'a\n"' + ("x" * 100 + "\n") * 100 + '"\n'))
+
+
+def test_parquet_of_broken_texts_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = pyarrow.array([b"\xff"]).cast(pyarrow.binary()).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"text": column}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"not a readable Parquet file: .*utf-8"):
+        read_rows(str(tmp_path / "x.parquet"))

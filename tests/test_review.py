@@ -50,8 +50,17 @@ def test_many_writers_lose_nothing(tmp_path):
     assert len(read_marks(tmp_path)) == 80
 
 
-def test_a_line_that_is_no_mark_is_not_passed_over(tmp_path):
-    (tmp_path / "review.jsonl").write_text('{"id": "a"}\n')
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "a"}',
+        "[]",
+        '{"id": ["a"], "verdict": "right", "label": "x", "time": "t"}',
+        '{"id": "a", "verdict": "maybe", "label": "x", "time": "t"}',
+    ],
+)
+def test_a_line_that_is_no_mark_is_not_passed_over(tmp_path, line):
+    (tmp_path / "review.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match="no mark"):
         read_marks(tmp_path)
 

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -125,3 +126,46 @@ def test_a_folder_of_another_schema_is_refused_with_a_way_out(tmp_path, schema, 
     for reader in (read_manifest, load_run_config, lambda path: RunFolder.resume(path, CONFIG, MANIFEST)):
         with pytest.raises(DataError, match=way_out):
             reader(tmp_path / "run")
+
+
+def test_a_checkpoint_that_was_changed_by_hand_is_refused(tmp_path):
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        folder.append([{"n": 1}])
+        folder.save(checkpoint(3))
+    file = tmp_path / "run" / "checkpoint.json"
+    whole = file.read_text()
+    for before, after in (('"batch": 3', '"batch": 4'), ('"labels": [3]', '"labels": [9]')):
+        assert before in whole
+        file.write_text(whole.replace(before, after, 1))
+        with pytest.raises(DataError, match="has been changed since it was written"):
+            RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST)
+    file.write_text('{"done": 5}')
+    with pytest.raises(DataError, match=r"checkpoint\.json: done: Input should be"):
+        RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST)
+    # Earlier versions wrote no checksum.
+    file.write_text(re.sub(r', "crc32": \d+', "", whole))
+    RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST).close()
+
+
+def test_events_that_were_lost_are_not_filled_up_with_zeros(tmp_path):
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        folder.append([{"n": 1}, {"n": 2}])
+        folder.save(checkpoint(3))
+    (tmp_path / "run" / "events.jsonl").write_text('{"n": 1}\n')
+    with pytest.raises(DataError, match="has lost events"):
+        RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST)
+    assert (tmp_path / "run" / "events.jsonl").read_text() == '{"n": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"examples": "9"}, "manifest.json: examples: Input should be a valid integer"),
+        ({"identity": []}, "manifest.json: identity: Input should be"),
+        ({"supervision": "some"}, "manifest.json: supervision"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused(tmp_path, entry, message):
+    write_json(tmp_path / "manifest.json", {**MANIFEST, **entry})
+    with pytest.raises(DataError, match=message):
+        read_manifest(tmp_path)

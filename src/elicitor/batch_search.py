@@ -17,6 +17,7 @@ from elicitor.backends.base import Backend, Cost, Progress
 from elicitor.config import RunConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset
+from elicitor.errors import DataError
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
 from elicitor.search import finish, make_search
@@ -159,8 +160,13 @@ def search_batch(
         state, started = search.start(problem, rng=rng)
         on_step(step_of(state, [started]))
     else:
-        state = SearchState.from_json(job.begun.state)
-        rng.bit_generator.state = job.begun.rng
+        try:
+            state = SearchState.from_json(job.begun.state)
+            rng.bit_generator.state = job.begun.rng
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            raise DataError(
+                "the checkpoint holds no state of this search", fix="search again in another --output-dir"
+            ) from error
     while state.finished is None:
         state, events = search.step(problem, state, rng=rng)
         on_step(step_of(state, events))

@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from elicitor.errors import BackendError, ConfigError
+from elicitor.yaml_files import read_value
 
 if TYPE_CHECKING:
     from elicitor.serving import Totals
@@ -78,10 +78,7 @@ def _backend_settings(overrides: list[str]) -> dict[str, Any]:
         key, sign, raw = text.partition("=")
         if not sign or not key.startswith("backend."):
             raise ConfigError(f"--set got {text!r}", fix="write backend.KEY=VALUE, such as backend.dtype=bfloat16")
-        try:
-            settings[key.removeprefix("backend.")] = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
+        settings[key.removeprefix("backend.")] = read_value(raw, place=f"--set {key}")
     return settings
 
 

@@ -24,7 +24,7 @@ from elicitor.search_settings import (
     ScalableConfig,
     Settings,
 )
-from elicitor.yaml_files import read_mapping
+from elicitor.yaml_files import read_mapping, read_value
 
 _HINT = "write 'key: value' lines"
 _FREE: dict[str, Any] = {"decides": False}
@@ -244,10 +244,7 @@ def build_config(
         key, sign, raw = text.partition("=")
         if not sign:
             raise ConfigError(f"--set got {text!r}", fix="write --set key=value, such as objective.alpha=30")
-        try:
-            _put(merged, key.strip(), yaml.safe_load(raw))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
+        _put(merged, key.strip(), read_value(raw, place=f"--set {key}"))
     config = parse_config(merged, source=str(file) if file else "the settings")
     for text in overrides:
         key = text.partition("=")[0].strip()
@@ -270,7 +267,9 @@ def parse_backend(values: Mapping[str, Any]) -> BackendConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = "backend." + ".".join(map(str, first["loc"]))
-        raise ConfigError(f"setting {key!r} got {first.get('input')!r}: {first['msg']}", fix=_closest(key)) from error
+        raise ConfigError(
+            f"setting {key!r} got {first.get('input')!r:.200}: {first['msg']}", fix=_closest(key)
+        ) from error
 
 
 def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
@@ -297,7 +296,7 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
             raise ConfigError(
                 f"{source}: setting {key!r} is missing", fix=f"give --{key} or put it into --config"
             ) from error
-        problem = f"{source}: setting {key!r} got {first.get('input')!r}: {first['msg']}"
+        problem = f"{source}: setting {key!r} got {first.get('input')!r:.200}: {first['msg']}"
         raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error
 
 

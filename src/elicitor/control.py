@@ -29,6 +29,8 @@ CONTROL = "control.json"
 ENDS = ("metrics.json", "training.json")
 """Files whose presence says that a run or a training has finished."""
 _PAUSED = ".paused"
+_LONGEST = 4096
+"""Bytes of a control file that are looked at; a request has about twenty."""
 _LOOK_SECONDS = 0.2
 """How often a paused run looks whether it may go on."""
 
@@ -203,8 +205,9 @@ def _clear(folder: Path) -> None:
 def _read(folder: Path) -> Action | None:
     # A file that somebody else has put there must not end a run of hours: what says nothing known asks for nothing.
     try:
-        values = json.loads((folder / CONTROL).read_bytes())
-    except (OSError, ValueError):
+        with (folder / CONTROL).open("rb") as stream:
+            values = json.loads(stream.read(_LONGEST))
+    except (OSError, ValueError, RecursionError):
         return None
     action = values.get("action") if isinstance(values, dict) else None
     return action if action in ("pause", "stop") else None

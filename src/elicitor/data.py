@@ -380,7 +380,7 @@ def cell_text(row: Row, column: str, *, needed_by: str) -> str:
     value: Any = row.values[column]
     if isinstance(value, str):
         text = value
-    elif isinstance(value, (int, float)) and math.isfinite(value):
+    elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         text = str(value)
     else:
         got = "null" if is_empty(value) else str(value) if isinstance(value, float) else type(value).__name__

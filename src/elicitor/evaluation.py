@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
+from annotated_types import MinLen
 
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
@@ -97,7 +98,7 @@ class Evaluation:
     task: str
     model: str
     n_labels: int
-    rows: list[ConditionResult]
+    rows: Annotated[list[ConditionResult], MinLen(1)]
     label_accuracy: LabelAccuracy | None
     search_cost: Cost
     calibration: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +12,61 @@ from pathlib import Path
 from typing import IO, Any
 
 from elicitor.errors import DataError, RunLockedError
+from elicitor.shapes import check
 
 _LOCK_SECONDS = 0.2
 """How long a lock is waited for: whoever only looks whether it is held has it for an instant."""
+
+
+class Record(dict[str, Any]):
+    """A JSON object out of a file: an entry that is missing is an error that names the file.
+
+    Attributes:
+        place: The file, and the line where there are several.
+    """
+
+    place = ""
+
+    def __missing__(self, key: str) -> Any:
+        """Say what is missing."""
+        raise DataError(
+            f"{self.place}: {key!r} is missing", fix="it was written by another version of elicitor, or changed"
+        )
+
+
+def parse_json(text: str | bytes, *, place: str) -> Any:
+    """JSON values as this package writes them: numbers are finite, texts are whole, and objects are `Record`s.
+
+    Args:
+        text: The text, UTF-8.
+        place: Where it stands.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+
+    def record(values: dict[str, Any]) -> Record:
+        made = Record(values)
+        made.place = place
+        return made
+
+    if isinstance(text, bytes):
+        text = text.decode()
+    try:
+        values = json.loads(text, object_hook=record, parse_constant=_number, parse_float=_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\u" in text:
+        # Half of a surrogate pair can only be written as an escape; nothing could write it out again.
+        json.dumps(values, ensure_ascii=False).encode()
+    return values
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def write_atomic(path: Path, text: str | Iterable[str]) -> None:
@@ -41,38 +94,51 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_atomic(path, (json_line(row) for row in rows))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, shape: Any = None) -> dict[str, Any]:
     """Read a JSON file of a run folder.
+
+    Args:
+        path: The file.
+        shape: What it must hold, one of `elicitor.shapes`.
 
     Raises:
         DataError: If the file is missing or broken.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
-    except json.JSONDecodeError as error:
+        values = parse_json(path.read_bytes(), place=str(path))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError as error:  # neither JSON nor, it may be, UTF-8
         raise DataError(f"{path} is not JSON", fix="start the run again in another --output-dir") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object", fix="start the run again in another --output-dir")
+    if shape is not None:
+        check(shape, values, place=str(path))
     return values
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines of a run folder.
+def _unreadable(path: Path, error: OSError) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder")
+    return DataError(f"{path} cannot be read: {error.strerror}", fix="check its permissions, and the disk")
+
+
+def read_rows(path: Path, *, shape: Any = None) -> list[dict[str, Any]]:
+    """Read JSON Lines of a run folder; see `iter_rows`.
 
     Raises:
-        DataError: If the file is missing or a line is not JSON.
+        DataError: If the file is missing or a line is not a JSON object of the shape.
     """
-    return list(iter_rows(path))
+    return list(iter_rows(path, shape=shape))
 
 
-def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any]]:
+def iter_rows(path: Path, *, until: int | None = None, shape: Any = None) -> Iterator[dict[str, Any]]:
     """Read JSON Lines of a run folder one at a time; see `read_rows`.
 
     Args:
         path: The file.
         until: Read whole lines within so many bytes alone: what a checkpoint of a run in work stands for.
+        shape: What each line must hold, one of `elicitor.shapes`.
     """
     try:
         # Bytes, because no other line ends count: an id may hold a line separator of Unicode, which JSON leaves as it is.
@@ -82,14 +148,18 @@ def iter_rows(path: Path, *, until: int | None = None) -> Iterator[dict[str, Any
                 read += len(line)
                 if until is not None and read > until:
                     return
+                place = f"{path} line {number}"
                 try:
-                    yield json.loads(line.decode())
+                    values = parse_json(line, place=place)
                 except ValueError as error:  # neither JSON nor, it may be, UTF-8
-                    raise DataError(
-                        f"{path} line {number} is not JSON", fix="resume the run, which repairs it"
-                    ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", fix="finish the run with --resume, or check the folder") from error
+                    raise DataError(f"{place} is not JSON", fix="resume the run, which repairs it") from error
+                if not isinstance(values, dict):
+                    raise DataError(f"{place} is no JSON object", fix="take it out")
+                if shape is not None:
+                    check(shape, values, place=place)
+                yield values
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def hold(file: Path) -> IO[str]:

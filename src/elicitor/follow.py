@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from elicitor.control import pending, state_of
-from elicitor.errors import ConfigError
-from elicitor.files import read_json
+from elicitor.errors import ConfigError, DataError
+from elicitor.files import parse_json, read_json
 from elicitor.runs import EVENTS, has_run, read_manifest
 from elicitor.search.events import apply_changes
+from elicitor.shapes import EventRow, TrainingProgress, check
 from elicitor.train.folder import MADE_FROM, PROGRESS
 
 _CHUNK = 2**20
@@ -90,7 +90,7 @@ class RunFollower:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._tail = Tail(folder / EVENTS)
-        self._n = int(read_manifest(folder)["examples"])
+        self._n: int = read_manifest(folder)["examples"]
         self._begin()
 
     def look(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class RunFollower:
             if anew:
                 self._begin()
             for line in lines:
-                self._count(json.loads(line))
+                self._count(self._event(line))
         iterations, labelled = (sum(batch[k] for batch in self._batches.values()) for k in (0, 1))
         return {
             "state": state,
@@ -134,6 +134,15 @@ class RunFollower:
                 return
             yield anew, lines
 
+    def _event(self, line: bytes) -> dict[str, Any]:
+        place = str(self._folder / EVENTS)
+        try:
+            event = parse_json(line, place=place)
+        except ValueError as error:
+            raise DataError(f"{place} holds a line that is not JSON", fix="stop the run and resume it") from error
+        check(EventRow, event, place=place)
+        return event  # type: ignore[no-any-return]
+
     def _count(self, event: dict[str, Any]) -> None:
         if event["kind"] == "warned":
             return
@@ -158,7 +167,7 @@ class TrainingFollower:
         """Say where the training stands: ``state``, what has been ``asked``, ``step`` of ``steps``, newest ``loss``."""
         where = {"step": 0, "steps": 0, "loss": None}
         if (self._folder / PROGRESS).exists():
-            where |= read_json(self._folder / PROGRESS)
+            where |= read_json(self._folder / PROGRESS, shape=TrainingProgress)
         return {"state": state_of(self._folder), "asked": pending(self._folder), **where}
 
 

@@ -17,6 +17,7 @@ from elicitor.data import LabelSpace
 from elicitor.files import iter_rows, read_json, write_json, write_rows
 from elicitor.objective import Meter
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder
+from elicitor.shapes import EventRow, LabelRow
 from elicitor.spool import Spool
 
 PROPOSALS = ("made", "judged", "accepted", "by_a_part", "terms_read", "terms", "checked", "agreed")
@@ -45,7 +46,7 @@ def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_spac
                 "n_examples": sum(map(len, batches)),
                 "labels": {name: counts[f"label {name}"] for name in label_space.labels},
                 "filled": counts["filled"],
-                **_event_metrics(iter_rows(folder.path / EVENTS)),
+                **_event_metrics(iter_rows(folder.path / EVENTS, shape=EventRow)),
                 "cost": {
                     **asdict(meter.cost),
                     "evaluations": meter.evaluations,
@@ -64,7 +65,7 @@ def _in_order(folder: RunFolder, batches: Sequence[Sequence[int]]) -> Iterator[d
     """Labels of all batches in the order of the data."""
     spool = Spool()
     for number in range(len(batches)):
-        for row in iter_rows(folder.batch_labels(number)):
+        for row in iter_rows(folder.batch_labels(number), shape=LabelRow):
             spool.append(row)
     for place in np.argsort(np.concatenate([np.asarray(batch) for batch in batches])):
         yield spool[int(place)]

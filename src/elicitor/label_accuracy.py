@@ -14,6 +14,7 @@ from elicitor.labelling import Run
 from elicitor.metrics import Estimate, accuracy
 from elicitor.runs import EVENTS
 from elicitor.search.events import replay
+from elicitor.shapes import EventRow
 from elicitor.tasks import Task
 
 
@@ -65,7 +66,7 @@ def label_accuracy(
 
 def _accuracy_curve(folder: Path, truth: Mapping[str, str]) -> list[tuple[int, int, float]]:
     curve = []
-    for event, held in replay(iter_rows(folder / EVENTS)):
+    for event, held in replay(iter_rows(folder / EVENTS, shape=EventRow)):
         known = held.keys() & truth.keys()
         if event["accepted"] and event["labels"] and known:
             share = sum(held[k] == truth[k] for k in known) / len(known)

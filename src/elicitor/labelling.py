@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from elicitor.runs import LABELS, METRICS, Checkpoint, RunFolder, load_run_confi
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
+from elicitor.shapes import LabelRow, Metrics
 from elicitor.tasks import Task
 from elicitor.tracking import tracked
 
@@ -74,7 +75,9 @@ class Run:
     @cached_property
     def labels(self) -> list[FoundLabel]:
         """One label an example, in the order of the data; read when first asked for."""
-        return [FoundLabel(**row) for row in read_rows(self.path / LABELS)]
+        names = [field.name for field in fields(FoundLabel)]
+        rows = read_rows(self.path / LABELS, shape=LabelRow)
+        return [FoundLabel(**{name: row[name] for name in names}) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +275,7 @@ def load_run(path: str | Path) -> Run:
     load_run_config(path)
     if not (path / LABELS).exists():
         raise DataError(f"{path / LABELS} does not exist", fix="finish the run with --resume, or check the folder")
-    return Run(path=path, metrics=read_json(path / METRICS))
+    return Run(path=path, metrics=read_json(path / METRICS, shape=Metrics))
 
 
 def _search_here(

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from elicitor.errors import ConfigError
 
@@ -39,6 +41,49 @@ def bound(host: str, port: int) -> socket.socket:
             f"cannot listen on {host} port {port}: {error.strerror}", fix="choose another --port"
         ) from error
     return listener
+
+
+class ImpatientProtocol(H11Protocol):  # type: ignore[misc]
+    """HTTP of a connection that is closed where no whole request head comes: idle ones would take the places of others.
+
+    Uvicorn bounds the pause after an answer alone; before the first request, or within its head, it waits for ever.
+    """
+
+    head_seconds = 10.0
+    """Seconds in which the head of a request must have arrived, from the opening of the connection or its first byte on."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._waits: asyncio.TimerHandle | None = None
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes; what follows an answer is waited for anew, and no longer than a first request."""
+        super().data_received(data)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the wait with the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            # The body is bounded where it is read, what comes after the answer by uvicorn.
+            self._stop_waiting()
+        elif self._waits is None and not self.transport.is_closing():
+            self._waits = self.loop.call_later(self.head_seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._waits:
+            self._waits.cancel()
+            self._waits = None
+
+    def _give_up(self) -> None:
+        self._waits = None
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):  # type: ignore[misc]
@@ -74,6 +119,7 @@ def serve(app: Any, listener: socket.socket, *, on_exit: Callable[[], None] | No
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=5,
+        http=ImpatientProtocol,
         **options,
     )
     try:

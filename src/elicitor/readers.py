@@ -19,8 +19,10 @@ from typing import IO, Any
 
 from elicitor.errors import DataError
 
-LONGEST_CELL = 2**31 - 1
-"""Characters of a CSV cell; Python's own limit of 131,072 would refuse long documents."""
+LONGEST_LINE = 2**26
+"""Bytes of a line at most, so that a few kilobytes of gzip cannot fill the memory."""
+LONGEST_CELL = 2**24
+"""Characters of a CSV cell at most, beyond any model's window; Python's own limit of 131,072 would refuse long documents."""
 
 FORMATS = ".jsonl, .json, .jsonl.gz, .csv, .tsv, .parquet"
 
@@ -92,7 +94,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a UTF-8 text file, with their line ends."""
     try:
         with _open_bytes(path) as stream:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE + 1), b""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise DataError(
+                        f"{path} line {number} is longer than {LONGEST_LINE:,} bytes",
+                        fix="check that it is a file of rows, one a line",
+                    )
                 raw = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 try:
                     text = raw.decode()
@@ -193,9 +200,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{path} row {number}", values)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        # Names and texts that are not UTF-8, and times that Python does not know, come as ValueErrors of many kinds.
+        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{path} is not a readable Parquet file: {error}", fix="write it again, or use JSONL"
+            f"{path} is not a readable Parquet file: {reason}", fix="write it again, or use JSONL"
         ) from error
 
 

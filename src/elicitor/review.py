@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from elicitor.errors import DataError
-from elicitor.files import read_rows
+from elicitor.files import parse_json, read_rows
 from elicitor.follow import RunFollower
 from elicitor.inputs import task_of
 from elicitor.metrics import wilson
 from elicitor.runs import LABELS, METRICS, load_run_config
+from elicitor.shapes import LabelRow
 
 REVIEW = "review.jsonl"
 Verdict = Literal["right", "wrong"]
@@ -50,6 +52,9 @@ class Mark:
     verdict: Verdict
     label: str
     time: str
+
+
+_MARKS = TypeAdapter(Mark)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +127,12 @@ def read_marks(folder: Path) -> dict[str, Mark]:
     marks: dict[str, Mark] = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            values = json.loads(line)
+            values = parse_json(line, place=str(path))
         except ValueError:
             continue
         try:
-            mark = Mark(**values)
-        except TypeError as error:
+            mark = _MARKS.validate_python(values)
+        except ValidationError as error:
             raise DataError(f"{path} holds a line that is no mark", fix="take it out") from error
         marks.pop(mark.id, None)
         marks[mark.id] = mark
@@ -274,7 +279,7 @@ class Reviewer:
             return
         # Written last.
         if (self._folder / METRICS).exists():
-            rows = read_rows(self._folder / LABELS)
+            rows = read_rows(self._folder / LABELS, shape=LabelRow)
             self._labels = {row["id"]: row["label"] for row in rows}
             margins = {row["id"]: row["log_odds"] for row in rows}
             self._sample = draw_sample(margins, seed=load_run_config(self._folder).seed)

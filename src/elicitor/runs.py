@@ -7,16 +7,20 @@ stands for, and resuming cuts off whatever was written after. One writer at a ti
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from pydantic import TypeAdapter
+
 from elicitor.config import RunConfig, deciding_settings, read_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.files import hold, json_line, read_json, write_atomic, write_json, write_rows
 from elicitor.manifest import SCHEMA
+from elicitor.shapes import Manifest, check, validated
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -25,6 +29,8 @@ CHECKPOINT = "checkpoint.json"
 LABELS = "labels.jsonl"
 METRICS = "metrics.json"
 LOCK = ".lock"
+_CRC = "crc32"
+"""Entry of a checkpoint that holds the checksum of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,9 @@ class Checkpoint:
             last = after.pop(0)[1]
         done = (*before, (first, last), *after)
         return Checkpoint(done) if self.batch == batch else replace(self, done=done)
+
+
+_CHECKPOINTS = TypeAdapter(Checkpoint)
 
 
 class RunFolder:
@@ -148,7 +157,7 @@ class RunFolder:
                 # What may differ, such as a server's address, is from now on as it was given last.
                 write_atomic(path / CONFIG, config.to_yaml())
             if (path / EVENTS).exists():
-                os.truncate(path / EVENTS, folder.checkpoint().event_bytes)
+                _cut(path / EVENTS, folder.checkpoint().event_bytes)
         except BaseException:
             folder.close()
             raise
@@ -189,7 +198,8 @@ class RunFolder:
         events = self.path / EVENTS
         length = events.stat().st_size if events.exists() else 0
         # One line: it is rewritten after every step and read by nobody but `resume`.
-        write_atomic(self.path / CHECKPOINT, json_line(asdict(replace(checkpoint, event_bytes=length))))
+        line = json_line(asdict(replace(checkpoint, event_bytes=length)))
+        write_atomic(self.path / CHECKPOINT, f'{line[:-2]}, "{_CRC}": {_crc(line)}}}\n')
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
@@ -197,7 +207,12 @@ class RunFolder:
         if not path.exists():
             return Checkpoint()
         values = read_json(path)
-        return Checkpoint(**{**values, "done": tuple((first, last) for first, last in values["done"])})
+        crc = values.pop(_CRC, None)
+        found = validated(_CHECKPOINTS, values, place=str(path))
+        # A state changed by hand would be searched on from as if it were one; earlier versions wrote no checksum.
+        if crc not in (None, _crc(json_line(values))) or found.event_bytes < 0:
+            raise DataError(f"{path} has been changed since it was written", fix="search again in another --output-dir")
+        return found
 
     def finish_batch(
         self,
@@ -267,6 +282,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         if not isinstance(schema, int) or schema < SCHEMA:
             way_out = f"search again: elicitor label --config {path / CONFIG} --output-dir NEW"
         raise DataError(f"{path} has schema {schema!r} of run folders, this version reads {SCHEMA}", fix=way_out)
+    check(Manifest, manifest, place=str(path / MANIFEST))
     return manifest
 
 
@@ -281,6 +297,20 @@ def load_run_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is not a run folder", fix="give the --output-dir of an earlier 'elicitor label'")
     read_manifest(path)
     return read_config(path / CONFIG)
+
+
+def _crc(line: str) -> int:
+    return zlib.crc32(line.encode())
+
+
+def _cut(events: Path, length: int) -> None:
+    """Drop what was written after a checkpoint."""
+    if events.stat().st_size < length:
+        # Cutting would fill up with zeros. No kill does this: events are on the disk before their checkpoint is.
+        raise DataError(
+            f"{events} has lost events that {CHECKPOINT} stands for", fix="put it back, or search again in a new folder"
+        )
+    os.truncate(events, length)
 
 
 def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

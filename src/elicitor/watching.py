@@ -176,7 +176,8 @@ class Guarded:
         site = request.headers.get("Sec-Fetch-Site", "none")
         if origin not in (None, f"http://{host}") or not (site in ("same-origin", "none") or follows_a_link):
             return _error(403, "another page may not ask")
-        if not hmac.compare_digest(request.scope["path"].split("/")[1].encode(), self._token):
+        # A path may also be "*".
+        if not hmac.compare_digest(request.scope["path"].removeprefix("/").split("/")[0].encode(), self._token):
             return _error(404, "not found")
         return None
 

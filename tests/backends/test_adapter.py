@@ -77,3 +77,14 @@ def test_the_hash_follows_weights_and_configuration(adapter):
     assert adapter_hash(adapter) == before
     (adapter / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text() + " ")
     assert adapter_hash(adapter) != before
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"base": null}', b'{"base": 5}', b'{"base": ["a"]}', b"\xff", b"[" * 100_000]
+)
+def test_a_record_of_other_types_is_broken(tmp_path, content):
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).touch()
+    (tmp_path / "base.json").write_bytes(content)
+    with pytest.raises(BackendError, match=r"base\.json is broken"):
+        read_base(tmp_path)

@@ -9,6 +9,7 @@ from elicitor.backends.completions import (
     cached_tokens,
     prompt_tokens,
     read_choices,
+    read_drawn,
     request_body,
     settle,
 )
@@ -70,6 +71,8 @@ def test_the_three_forms_of_answers():
         ({"choices": [choice({"a": float("nan")})]}, "not a number"),
         ({"choices": [choice({"a": None})]}, "unknown form"),
         ({"choices": [choice(["a"])]}, "unknown form"),
+        ({"choices": [choice({"a": 10**400})]}, "unknown form"),
+        ({"choices": [choice({"a": 12.5})]}, "12.5 as a log-probability, which is none above 0"),
         ({"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": [{"id": 1}]}]}}]}, "unknown form"),
     ],
 )
@@ -115,3 +118,16 @@ def test_counts_are_read_if_they_are_there():
     assert prompt_tokens({"usage": None}) is cached_tokens({"usage": {"prompt_tokens_details": None}}) is None
     usage = {"usage": {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}}
     assert (prompt_tokens(usage), cached_tokens(usage)) == (9, 4)
+
+
+def test_answers_that_are_numbered_twice_are_not_taken_for_one_another():
+    with pytest.raises(BackendError, match=r"numbered 2 choices \[0, 0\]"):
+        read_choices({"choices": [choice({"a": -1}, 0), choice({"a": -2}, 0)]}, 2)
+
+
+@pytest.mark.parametrize(
+    "usage", [[], "x", 5, {"prompt_tokens": True, "completion_tokens": -1}, {"prompt_tokens": "9"}]
+)
+def test_counts_that_are_none_are_not_told(usage):
+    answer = {"choices": [{"text": "a"}], "usage": usage}
+    assert (prompt_tokens(answer), cached_tokens(answer), read_drawn(answer).tokens) == (None, None, None)

@@ -1,4 +1,5 @@
 import hashlib
+import struct
 import subprocess
 import sys
 import threading
@@ -17,7 +18,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def model_file(folder, content=b"GGUF and the rest"):
+HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q4sIQ4s", 4, b"name", 8, 4, b"none")
+"""A whole header, of no model."""
+
+
+def model_file(folder, content=HEADER):
     path = folder / "model.gguf"
     path.write_bytes(content)
     return path
@@ -70,7 +75,7 @@ def test_many_at_once_convert_once_and_all_get_the_whole_folder(cache, tmp_path,
     assert {(folder / "config.json").read_text() for folder, _ in found} == {"float32"}
     assert {got for _, got in found} == {digest}
     gguf.converted(path, dtype="bfloat16")
-    path.write_bytes(b"GGUF other")
+    path.write_bytes(HEADER + b"other")
     gguf.converted(path, dtype="float32")
     assert len(calls) == 3
 

@@ -1,6 +1,8 @@
 """Requests against a real server that fails in every way that a server can fail."""
 
 import asyncio
+import contextlib
+import gzip
 import socket
 import threading
 
@@ -15,6 +17,7 @@ from elicitor.models import load_backend
 pytest.importorskip("httpx")
 from world_server import World, prompts
 
+from elicitor.backends import http_client
 from elicitor.backends.http_client import Call, HttpClient, RefusedError
 
 SHORT = (b"N", b"Y")
@@ -230,3 +233,69 @@ def test_it_works_inside_a_running_loop_as_notebooks_have_one(start):
 def test_http2_falls_back_where_the_server_has_it_not(start):
     pytest.importorskip("h2")
     assert HttpClient(RemoteConfig(http2=True)).send(calls(start(World()), 1))[0]["tokens"] == [48]
+
+
+@pytest.fixture
+def raw():
+    """Serves given bytes to each connection, one by one if they are to come slowly; gives the address."""
+    servers = []
+
+    def start(content, *, pause=0.0):
+        server = socket.create_server(("127.0.0.1", 0))
+        ends = threading.Event()
+
+        def serve():
+            while not ends.is_set():
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(2**16)
+                    for piece in [content] if not pause else (content[k : k + 1] for k in range(len(content))):
+                        connection.sendall(piece)
+                        if ends.wait(pause):
+                            return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        servers.append((server, ends, thread))
+        return f"http://127.0.0.1:{server.getsockname()[1]}/v1/completions"
+
+    yield start
+    for server, ends, thread in servers:
+        ends.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(server.getsockname()).close()
+        thread.join(30)
+        server.close()
+        assert not thread.is_alive()
+
+
+def answer(body, *, status="200 OK", kind="application/json", more=""):
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (answer(gzip.compress(b" " * 10**6), more="Content-Encoding: gzip\r\n"), "answered more than 100,000 bytes"),
+        (answer(b"[" * 50_000), "cut off"),
+        (answer(b'{"a": "b"}', more="Content-Encoding: gzip\r\n"), "incorrect header check"),
+        (
+            answer(b"no such page", status="404 No", kind="text/html; charset=rot13"),
+            "404: no such page; check the base",
+        ),
+        (answer(b"\xff\xfe", status="400 No", kind="text/plain; charset=undefined"), "HTTP 400"),
+    ],
+)
+def test_answers_that_cannot_be_read_end_in_one_line(raw, monkeypatch, content, message):
+    monkeypatch.setattr(http_client, "_LONGEST_ANSWER", 100_000)
+    client = HttpClient(RemoteConfig(retry_seconds=0, timeout=20))
+    with pytest.raises(BackendError, match=message) as caught:
+        client.send([Call(raw(content), {})])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_trickles_is_not_waited_for_without_end(raw):
+    client = HttpClient(RemoteConfig(retry_seconds=0, timeout=0.5))
+    with pytest.raises(BackendError, match=r"no answer within 0\.5 s"):
+        client.send([Call(raw(answer(b'{"a": "b"}'), pause=0.2), {})])

@@ -28,7 +28,7 @@ def unfinished(folder, *, lines):
     kept = b"".join(whole[:lines])
     (folder / EVENTS).write_bytes(kept + whole[lines][:20])
     checkpoint = read_json(folder / CHECKPOINT)
-    (folder / CHECKPOINT).write_text(json.dumps(checkpoint | {"done": [], "event_bytes": len(kept)}))
+    (folder / CHECKPOINT).write_text(json.dumps(checkpoint | {"done": [], "event_bytes": len(kept), "crc32": None}))
 
 
 def test_a_run_is_read_with_its_evaluation_and_audit(finished):
@@ -151,3 +151,18 @@ def test_a_summary_is_json_without_single_examples(finished, data):
     text = json.dumps(summary, allow_nan=False)
     assert summary["runs"][0]["label_accuracy"]["n"] == 24
     assert "text 7" not in text
+
+
+def test_an_evaluation_without_rows_is_refused(copy):
+    (file,) = copy.glob("eval-*.json")
+    file.write_text(json.dumps({**read_json(file), "rows": []}))
+    with pytest.raises(DataError, match=r"eval-test\.json: rows: List should have at least 1 item"):
+        gather([copy])
+
+
+@pytest.mark.parametrize("result", [{"losses": [5]}, {"losses": [{"step": 1}]}, {"label_counts": [1]}, {"curve": 3}])
+def test_a_trainings_result_of_other_types_is_refused(tmp_path, result):
+    (tmp_path / "training.yaml").write_text("kind: sft\n")
+    (tmp_path / "training.json").write_text(json.dumps(result))
+    with pytest.raises(DataError, match=r"training\.json: "):
+        gather([tmp_path])

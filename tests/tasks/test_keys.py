@@ -104,3 +104,9 @@ def test_one_number_has_one_key_however_it_is_written(number, form):
 def test_any_text_has_an_answer_or_none(text):
     found = final_answer(f"The answer is {text}")
     assert found is None or any(c.isdigit() for c in text)
+
+
+def test_a_long_row_of_dots_costs_no_more_than_its_length():
+    dots = "." * 200_000
+    assert normalize_text(f"a {dots}b") == f"a {dots}b"
+    assert normalize_text(f"a {dots} b") == "a b"

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from elicitor.errors import BackendError
 
 BASE = "base.json"
@@ -35,6 +37,9 @@ class AdapterBase:
         return asdict(self)
 
 
+_RECORDS = TypeAdapter(AdapterBase)
+
+
 def read_base(folder: Path) -> AdapterBase:
     """Read an adapter's record and check that its other files are there.
 
@@ -56,14 +61,13 @@ def read_base(folder: Path) -> AdapterBase:
                 fix="give the --output-dir of a finished 'elicitor train' with LoRA; pickled weights are not read",
             )
     try:
-        values = json.loads((folder / BASE).read_text(encoding="utf-8"))
-        record = AdapterBase(**values)
+        record = _RECORDS.validate_python(json.loads((folder / BASE).read_bytes()))
     except FileNotFoundError as error:
         raise BackendError(
             f"{folder} does not say which model its adapter belongs to",
             fix=f'write {folder / BASE} with {{"base": "hf:ORG/NAME"}}',
         ) from error
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, RecursionError) as error:  # neither JSON nor, it may be, UTF-8, or other values
         raise BackendError(f"{folder / BASE} is broken", fix='write {"base": "hf:ORG/NAME"} into it') from error
     return record
 

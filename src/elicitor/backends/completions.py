@@ -21,6 +21,8 @@ IMPOSSIBLE = -9999.0
 """What vLLM writes for a probability of zero, because JSON has no minus infinity."""
 _ROUNDING = 1e-6
 """Error of a sum of single-precision probabilities, generously."""
+_ABOVE_ONE = 0.05
+"""How far rounding in half precision may lift a log-probability above 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,9 @@ def read_drawn(answer: Mapping[str, Any]) -> Drawn:
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, dict) or not isinstance(first.get("text"), str):
         raise BackendError("the server answered without a text", fix="use a server with /v1/completions")
-    count = (answer.get("usage") or {}).get("completion_tokens")
-    return Drawn(first["text"], first.get("finish_reason") == "stop", count if isinstance(count, int) else None)
+    return Drawn(
+        first["text"], first.get("finish_reason") == "stop", _count(_section(answer, "usage"), "completion_tokens")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,12 @@ def read_choices(answer: Mapping[str, Any], n: int) -> list[NextToken]:
         raise BackendError(
             f"the server answered {got} choices to {n} prompts", fix="set backend.remote.batch_prompts=1"
         )
-    if all(isinstance(choice.get("index"), int) for choice in choices):
+    places = [choice.get("index") for choice in choices]
+    if all(isinstance(place, int) for place in places):
+        if n > 1 and sorted(places) != [*range(n)]:
+            raise BackendError(
+                f"the server numbered {n} choices {places[:10]}", fix="set backend.remote.batch_prompts=1"
+            )
         choices = sorted(choices, key=lambda choice: int(choice["index"]))
     return [_next_token(choice) for choice in choices]
 
@@ -189,7 +197,7 @@ def _next_token(choice: Mapping[str, Any]) -> NextToken:
                     by_id[int(number)] = float(value)
                 else:
                     by_text[key] = float(value)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BackendError(
             f"the server's log-probabilities have an unknown form ({type(error).__name__})",
             fix="use vLLM, SGLang, llama.cpp's server or 'elicitor serve-hf'",
@@ -204,20 +212,33 @@ def _next_token(choice: Mapping[str, Any]) -> NextToken:
         raise BackendError(
             "the server answered a log-probability that is not a number", fix="check the model's weights and precision"
         )
+    if max(values) > _ABOVE_ONE:
+        raise BackendError(
+            f"the server answered {max(values):g} as a log-probability, which is none above 0",
+            fix="start it so that it answers log-probabilities, not logits",
+        )
     # Listed texts beside ids would be tokens whose ids nobody can tell.
     return NextToken(by_id, {} if by_id else by_text)
 
 
 def prompt_tokens(answer: Mapping[str, Any]) -> int | None:
     """Prompt tokens that the server counted, if it tells."""
-    count = (answer.get("usage") or {}).get("prompt_tokens")
-    return count if isinstance(count, int) else None
+    return _count(_section(answer, "usage"), "prompt_tokens")
 
 
 def cached_tokens(answer: Mapping[str, Any]) -> int | None:
     """Prompt tokens that the server took from its prefix cache, if it tells."""
-    count = ((answer.get("usage") or {}).get("prompt_tokens_details") or {}).get("cached_tokens")
-    return count if isinstance(count, int) else None
+    return _count(_section(_section(answer, "usage"), "prompt_tokens_details"), "cached_tokens")
+
+
+def _section(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = values.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def _count(values: Mapping[str, Any], key: str) -> int | None:
+    count = values.get(key)
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def settle(log_probs: NDArray[np.float64], is_bound: NDArray[np.bool_], *, top_k: int) -> int:

@@ -17,9 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from elicitor.backends.gguf_header import check_header
 from elicitor.errors import BackendError
-
-MAGIC = b"GGUF"
 
 
 def cache_folder() -> Path:
@@ -48,12 +47,7 @@ def converted(path: Path, *, dtype: str) -> tuple[Path, str]:
     Raises:
         BackendError: If the file is missing, is not GGUF, or cannot be converted.
     """
-    try:
-        with path.open("rb") as stream:
-            if stream.read(4) != MAGIC:
-                raise BackendError(f"{path} is not a GGUF file", fix="give a file that begins with 'GGUF'")
-    except OSError as error:
-        raise BackendError(f"model file {path} cannot be read: {error.strerror}", fix="check the path") from error
+    check_header(path)
     digest = file_hash(path)
     folder = cache_folder() / "gguf" / f"{digest[:32]}-{dtype}"
     if not folder.is_dir():

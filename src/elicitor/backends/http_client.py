@@ -31,6 +31,10 @@ OnAnswer = Callable[[int, Answer], None]
 
 _PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 """Statuses after which the same request may succeed later."""
+_LONGEST_ANSWER = 2**26
+"""Bytes of an answer at most; thousands of prompts with hundreds of tokens each stay far below."""
+_SAID = 10_000
+"""Bytes of an error page that are looked at."""
 _CONNECT_TIMEOUT = 15.0
 """Seconds to wait for a connection, which needs no model to think."""
 
@@ -185,13 +189,12 @@ class HttpClient:
 
     async def _try(self, client: httpx.AsyncClient, call: Call) -> Answer:
         try:
-            if call.body is None:
-                response = await client.get(call.url)
-            else:
-                response = await client.post(call.url, json=call.body)
+            # httpx counts from piece to piece; a server that sends a byte a minute would be waited for without end.
+            async with asyncio.timeout(self.settings.timeout):
+                response = await self._received(client, call)
         except httpx.ConnectTimeout:
             raise _PassingError("no connection", reached=False) from None
-        except httpx.TimeoutException:
+        except (httpx.TimeoutException, TimeoutError):
             raise _PassingError(f"no answer within {self.settings.timeout:g} s") from None
         except httpx.TransportError as error:
             reason = self._clean(f"{type(error).__name__}: {error}")
@@ -210,10 +213,26 @@ class HttpClient:
             )
         return self._decoded(call, response)
 
+    async def _received(self, client: httpx.AsyncClient, call: Call) -> httpx.Response:
+        """The whole answer, within bounds also where it was packed."""
+        async with client.stream("GET" if call.body is None else "POST", call.url, json=call.body) as response:
+            content = bytearray()
+            async for piece in response.aiter_bytes():
+                content += piece
+                if len(content) > _LONGEST_ANSWER:
+                    raise RefusedError(
+                        f"{call.url} answered more than {_LONGEST_ANSWER:,} bytes",
+                        fix="check the address, or set backend.remote.batch_prompts lower",
+                        status=response.status_code,
+                    )
+        # The content is unpacked by now.
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+
     def _decoded(self, call: Call, response: httpx.Response) -> Answer:
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "no content type").partition(";")[0]
             if "json" in kind:
                 raise _PassingError("an answer whose JSON is cut off") from None
@@ -251,13 +270,14 @@ _FIXES = {
 
 def _message(response: httpx.Response) -> str:
     """What an error's body says, whichever of the usual shapes it has."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         body = response.json()
         for key in ("error", "message", "detail"):
             if isinstance(body, dict) and body.get(key):
                 body = body[key]
         return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    return str(response.text or response.reason_phrase)
+    # Not in the character set that the header claims, which may be none of text.
+    return response.content[:_SAID].decode(errors="replace") or response.reason_phrase
 
 
 def _run(work: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:

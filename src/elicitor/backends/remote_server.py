@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from elicitor.backends.base import TokenIds, Tokenizer
 from elicitor.backends.completions import Dialect, prompt_tokens, read_choices, request_body
 from elicitor.backends.http_client import Call, HttpClient, RefusedError
+from elicitor.backends.remote_tokenizer import whole
 from elicitor.config import RemoteConfig
 from elicitor.errors import BackendError, ConfigError
 
@@ -96,7 +96,7 @@ def model_card(client: HttpClient, base_url: str, model: str) -> Served:
     for card in cards:
         if card.get("id") == model:
             own = str(card.get("fingerprint") or "")
-            return Served(model, own, _whole(card.get("max_model_len")), bool(own))
+            return Served(model, own, whole(card.get("max_model_len")), bool(own))
     if len(cards) == 1:
         # A server of one model may answer for it whatever name it is called by.
         name = cards[0].get("id")
@@ -110,7 +110,8 @@ def llama_cpp_window(client: HttpClient, root: str) -> int | None:
         (answer,) = client.send([Call(f"{root}/props")])
     except RefusedError:
         return None
-    return _whole((answer.get("default_generation_settings") or {}).get("n_ctx"))
+    settings = answer.get("default_generation_settings")
+    return whole(settings.get("n_ctx")) if isinstance(settings, dict) else None
 
 
 def find_dialect(
@@ -179,7 +180,3 @@ def _forms(settings: RemoteConfig) -> Iterator[tuple[bool, bool]]:
     for token_prompts in {"auto": (True, False), "tokens": (True,), "text": (False,)}[settings.prompts]:
         for several in (True, False) if settings.batch_prompts > 1 else (False,):
             yield token_prompts, several
-
-
-def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None

@@ -39,12 +39,12 @@ class ServerTokenizer:
         self._ids: dict[str, TokenIds] = {"": ()}
         self._texts: dict[TokenIds, str] = {(): ""}
         (framed,) = client.send([self._tokenize_call("x", special=True)])
-        self.max_model_len = framed["max_model_len"] if isinstance(framed.get("max_model_len"), int) else None
-        whole, plain = _ids(framed), self.encode("x")
+        self.max_model_len = whole(framed.get("max_model_len"))
+        special, plain = _ids(framed), self.encode("x")
         if not plain:
             raise RefusedError(f"{root}{_TOKENIZE} gives no tokens for a text", status=200)
-        places = [at for at in range(len(whole)) if whole[at : at + len(plain)] == plain]
-        self._start = whole[: places[0]] if places else ()
+        places = [at for at in range(len(special)) if special[at : at + len(plain)] == plain]
+        self._start = special[: places[0]] if places else ()
 
     @property
     def start_ids(self) -> TokenIds:
@@ -161,8 +161,13 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
         raise BackendError(f"tokenizer {name!r} could not be loaded: {reason}", fix="check its name") from error
 
 
+def whole(value: Any) -> int | None:
+    """A server's window in tokens; None where it tells nothing of use."""
+    return value if type(value) is int and value > 0 else None
+
+
 def _ids(answer: Answer) -> TokenIds:
     tokens = answer.get("tokens")
-    if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+    if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
         raise RefusedError("a tokenizer's answer holds no token ids", status=200)
     return tuple(tokens)

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from elicitor import ablation, suite
 from elicitor.ablation import Ablation
@@ -26,10 +25,12 @@ from elicitor.metrics import Estimate
 from elicitor.report.run_view import run_view
 from elicitor.report.views import AblationView, Kind, NamedResult, TrainingView, Views
 from elicitor.runs import has_run
+from elicitor.shapes import TrainingResult, check, validated
 from elicitor.train import compare
 from elicitor.train.compare import TrainComparison
-from elicitor.train.folder import CHECKPOINTS, MADE_FROM, is_finished, read_result
+from elicitor.train.folder import CHECKPOINTS, MADE_FROM, RESULT, is_finished, read_result
 from elicitor.train.rl_log import CURVE
+from elicitor.yaml_files import read_mapping
 
 EXAMPLES = 20_000
 """Examples of a run that a page holds at most by default."""
@@ -130,14 +131,12 @@ def _suite(path: Path, *, name: str, alone: bool) -> list[NamedResult]:
 
 def _training(path: Path, *, name: str) -> TrainingView:
     """A training that has finished or is in work."""
-    try:
-        made_from = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path / MADE_FROM} is broken", fix="start again in another --output-dir") from error
-    if not isinstance(made_from, dict) or made_from.get("kind") not in get_args(Kind):
+    made_from = read_mapping(path / MADE_FROM, error=DataError, hint="start again in another --output-dir")
+    if made_from.get("kind") not in get_args(Kind):
         raise DataError(f"{path / MADE_FROM} does not say what was trained", fix="train again in another --output-dir")
     finished = is_finished(path)
     result = read_result(path) if finished else {}
+    check(TrainingResult, result, place=str(path / RESULT))
     losses = [(int(row["step"]), float(row["loss"])) for row in result.get("losses") or _losses_so_far(path)]
     curve = result.get("curve") or (read_rows(path / CURVE) if (path / CURVE).exists() else [])
     shown = {
@@ -163,10 +162,10 @@ def _losses_so_far(path: Path) -> list[dict[str, Any]]:
     states = (path / CHECKPOINTS).glob("checkpoint-*/trainer_state.json")
     for file in sorted(states, key=lambda file: -int(file.parent.name.rpartition("-")[2])):
         try:
-            log = json.loads(file.read_text(encoding="utf-8"))["log_history"]
-        except (OSError, json.JSONDecodeError):
+            log = json.loads(file.read_bytes())["log_history"]
+            return [{"step": int(entry["step"]), "loss": float(entry["loss"])} for entry in log if "loss" in entry]
+        except (OSError, LookupError, OverflowError, RecursionError, TypeError, ValueError):
             continue
-        return [entry for entry in log if "loss" in entry]
     return []
 
 
@@ -176,11 +175,4 @@ def _read(kind: type[_T], file: Path) -> _T:
 
 def _validated(kind: type[_T], values: Any, file: Path) -> _T:
     """A dataclass from its JSON values."""
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(
-            f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            fix="it was written by another version of elicitor, or changed; make it again",
-        ) from error
+    return validated(TypeAdapter(kind), values, place=str(file))

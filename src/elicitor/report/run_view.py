@@ -24,6 +24,7 @@ from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
 from elicitor.reviewed import reviewed_ids
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, load_run_config, read_manifest
+from elicitor.shapes import EventRow, LabelRow, Metrics
 from elicitor.tasks import Task
 
 TEXT_BUDGET = 6_000_000
@@ -69,12 +70,12 @@ def run_view(
     reviewed = reviewed_ids(path)
     judged = {example: label for example, label in truth.items() if example not in reviewed}
     data, notes = _data(config, task, path)
-    rows = read_rows(path / LABELS) if finished else []
+    rows = read_rows(path / LABELS, shape=LabelRow) if finished else []
     order = [row["id"] for row in rows] if finished else list(data)
     until = None if finished else RunFolder(path).checkpoint().event_bytes
     trace = Trace([], 0, {}, {}, [])
     if (path / EVENTS).exists():
-        events = partial(iter_rows, path / EVENTS, until=until)
+        events = partial(iter_rows, path / EVENTS, until=until, shape=EventRow)
         trace = read_trace(events, labels, truth=judged, wanted=frozenset(order[:examples]))
     if not finished:
         found = trace.held
@@ -85,7 +86,7 @@ def run_view(
         raise DataError(f"{gold} knows none of the examples of {path}", fix="give gold with the ids of the run's data")
     if reviewed and truth:
         notes.append(f"label accuracy leaves out {len(reviewed):,} examples: a review gave their labels to the search")
-    metrics = read_json(path / METRICS) if finished else _metrics_so_far(trace, path, until)
+    metrics = read_json(path / METRICS, shape=Metrics) if finished else _metrics_so_far(trace, path, until)
     shown = _shown(rows[:examples], data, trace, truth, task, notes=notes)
     if len(rows) > len(shown):
         notes.append(f"the table holds the first {len(shown):,} of {len(rows):,} examples; figures are of all")
@@ -163,7 +164,7 @@ def _metrics_so_far(trace: Trace, path: Path, until: int | None) -> dict[str, An
     """What ``metrics.json`` will hold, as far as the events say it."""
     cost: Counter[str] = Counter()
     last: dict[int, dict[str, Any]] = {}
-    for event in iter_rows(path / EVENTS, until=until) if (path / EVENTS).exists() else ():
+    for event in iter_rows(path / EVENTS, until=until, shape=EventRow) if (path / EVENTS).exists() else ():
         if event["kind"] != "warned":
             last[event["batch"]] = event
             cost.update({key: event[key] for key in ("tokens_computed", "tokens_reused", "seconds")})

@@ -18,7 +18,8 @@ KeyNormalizer = Literal["exact", "text", "final_answer"]
 _APOSTROPHE = re.compile(r"['\u2018\u2019`]")
 _QUOTE = re.compile(r'["\u201c\u201d\u201e\u00ab\u00bb]')
 _DASH = re.compile(r"[\u2010-\u2015\u2212]")
-_END = re.compile(r"[.,;:!?\u3001\u3002]+(?=\s|$)|[\u00a1\u00bf]")
+# The look behind keeps a long row of dots linear: a run that is followed by a word is tried once, not from each of its dots.
+_END = re.compile(r"(?<![.,;:!?\u3001\u3002])[.,;:!?\u3001\u3002]++(?=\s|$)|[\u00a1\u00bf]")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-+(?=[^\W\d_])|(?<!\S)-+(?!\S)")
 
 

@@ -21,6 +21,7 @@ from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.files import hold, read_json, write_atomic, write_json
 from elicitor.runs import LOCK
+from elicitor.yaml_files import read_mapping
 
 MADE_FROM = "training.yaml"
 RESULT = "training.json"
@@ -166,10 +167,7 @@ def adopt(path: Path, saved: Path, *, last: str) -> None:
 
 
 def _compare(path: Path, made_from: Mapping[str, Any], *, what: str) -> None:
-    try:
-        before = yaml.safe_load((path / MADE_FROM).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path / MADE_FROM} is broken", fix="start again in another --output-dir") from error
+    before = read_mapping(path / MADE_FROM, error=DataError, hint="start again in another --output-dir")
     # JSON and back, so that tuples and lists compare equal.
     now = json.loads(json.dumps(made_from))
     for name in sorted(before.keys() | now.keys()):

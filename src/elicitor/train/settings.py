@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from elicitor.errors import ConfigError
+from elicitor.yaml_files import read_value
 
 
 class TrainSettings(BaseModel):
@@ -82,10 +82,7 @@ def build_settings(
         key, sign, raw = text.partition("=")
         if not sign:
             raise ConfigError(f"--set got {text!r}", fix="write --set key=value, such as lora_r=8")
-        try:
-            values[key.strip()] = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {key}: {raw!r} is not a YAML value", fix="quote it") from error
+        values[key.strip()] = read_value(raw, place=f"--set {key}")
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -95,5 +92,5 @@ def build_settings(
             raise ConfigError(
                 f"unknown training setting {key!r}", fix=f"use one of {', '.join(kind.model_fields)}"
             ) from error
-        got = f"training setting {key!r} got {first['input']!r}" if key else "training settings"
+        got = f"training setting {key!r} got {first['input']!r:.200}" if key else "training settings"
         raise ConfigError(f"{got}: {first['msg']}", fix="see docs/training.md") from error
