@@ -14,7 +14,7 @@ from elicitor.control import pending, state_of
 from elicitor.errors import ConfigError
 from elicitor.files import read_json
 from elicitor.runs import EVENTS, has_run, read_manifest
-from elicitor.search.events import apply_changes
+from elicitor.search.events import ABOUT_SCORES, apply_changes
 from elicitor.train.folder import MADE_FROM, PROGRESS
 
 _CHUNK = 2**20
@@ -135,7 +135,7 @@ class RunFollower:
             yield anew, lines
 
     def _count(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "warned":
+        if event["kind"] in ABOUT_SCORES:
             return
         apply_changes(event, self.held)
         self._batches[event["batch"]] = event["iteration"], event["n_labelled"]
