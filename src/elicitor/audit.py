@@ -42,7 +42,7 @@ from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.manifest import Supervision
 from elicitor.objective import Meter
-from elicitor.runs import load_run_config, read_manifest
+from elicitor.runs import check_same_data, load_run_config, read_manifest
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import Task
 
@@ -229,6 +229,7 @@ def _labels_of(done: Run, workload: Workload) -> list[int]:
             + (f", among them {missing[0].id}, which it did not label" if missing else ""),
             fix="put back the data file that the run was made from, or compare with a run on the same data",
         )
+    check_same_data(done.path, workload.dataset.fingerprint, workload.dataset.source)
     return [workload.dataset.label_space.index(by_id[example.id]) for example in workload.dataset.examples]
 
 

@@ -20,6 +20,7 @@ from elicitor.data import Dataset
 from elicitor.errors import DataError
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
+from elicitor.scoring_check import check_mass, check_scoring
 from elicitor.search import finish, make_search
 from elicitor.search.events import AnyEvent
 from elicitor.search.scalable import Tuned
@@ -157,8 +158,10 @@ def search_batch(
         return BatchStep(state, events, search.budget(problem), moment)
 
     if job.begun.state is None or job.begun.rng is None:
+        # Once for a run: what it says is about the model.
+        checked = check_scoring(problem, batch=job.batch) if job.batch == 0 else []
         state, started = search.start(problem, rng=rng)
-        on_step(step_of(state, [started]))
+        on_step(step_of(state, [started, *checked]))
     else:
         try:
             state = SearchState.from_json(job.begun.state)
@@ -168,9 +171,15 @@ def search_batch(
                 "the checkpoint holds no state of this search", fix="search again in another --output-dir"
             ) from error
     while state.finished is None:
+        since = meter.cost.prompts
         state, events = search.step(problem, state, rng=rng)
+        if job.batch == 0:
+            events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration)
         on_step(step_of(state, events))
+    since = meter.cost.prompts
     final, found, events = finish(problem, state, batch=job.batch, rng=rng)
+    if job.batch == 0:
+        events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration, at_end=True)
     return BatchResult(
         batch=job.batch,
         last=step_of(final, events),

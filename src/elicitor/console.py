@@ -161,8 +161,21 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
         f"the same evaluations under plan in_order: {in_order:,} tokens ({in_order / max(computed, 1):.1f} times), "
         f"without reuse: {naive:,} ({naive / max(computed, 1):.1f} times)"
     )
+    if metrics.get("label_mass") is not None:
+        scoring = metrics.get("scoring", {})
+        twice = (
+            ""
+            if scoring.get("repeat_difference") is None
+            else (
+                f"; a prompt scored twice differs by {scoring['repeat_difference']:.2g} nats, alone and among others by "
+                f"{scoring['batch_difference']:.2g}"
+            )
+        )
+        print(f"the labels have {metrics['label_mass']:.0%} of the model's probability{twice}")
     if cost["bounded"]:
         print(f"{cost['bounded']:,} label scores are upper bounds: the server did not list those labels")
+    for warning in metrics["warnings"]:
+        print(f"warning: {warning}")
     print(f"labels: {done.path / 'labels.jsonl'}")
 
 

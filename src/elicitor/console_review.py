@@ -9,7 +9,7 @@ from elicitor.console import print_json
 from elicitor.data import load_dataset
 from elicitor.inputs import task_of
 from elicitor.review import Review
-from elicitor.runs import load_run_config
+from elicitor.runs import check_same_data, load_run_config
 
 _SHOWN = 5
 _WIDTH = 100
@@ -51,8 +51,9 @@ def show_review(run: Path, review: Review, *, as_json: bool) -> None:
     wanted = review.proposed[:_SHOWN]
     config = load_run_config(run)
     task = task_of(config)
-    examples = load_dataset(config.data, task, limit=config.limit, in_memory=False).examples
-    texts = {example.id: task.render(example) for example in examples if example.id in wanted}
+    dataset = load_dataset(config.data, task, limit=config.limit, in_memory=False)
+    check_same_data(run, dataset.fingerprint, dataset.source)
+    texts = {example.id: task.render(example) for example in dataset.examples if example.id in wanted}
     print(f"\nto look at next, of {len(review.proposed)} proposed:")
     for name in wanted:
         # As JSON, so that nothing in a text can move the cursor.

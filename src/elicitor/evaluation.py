@@ -40,7 +40,7 @@ from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
 from elicitor.reviewed import reviewed_ids
-from elicitor.runs import load_run_config
+from elicitor.runs import check_same_data, load_run_config, read_manifest
 from elicitor.tasks import Task
 
 if TYPE_CHECKING:
@@ -194,6 +194,10 @@ def evaluate(
         model = pool.load(config, on_stage=on_stage)
     else:
         model = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
+    if any(read_manifest(done.path)["identity"]["model"] != model.fingerprint for done in runs):
+        notes.append(
+            "the model that is asked has other weights, precision or device than the one that found the labels"
+        )
     comparison = Comparison(
         # With a pool workers ask, each with the model that it has loaded.
         backend=cast(Backend, model),
@@ -336,6 +340,7 @@ def found_labels(run: Run, task: Task, train: Dataset) -> dict[int, int]:
             f"{train.source} has {len(train)} examples, the run labelled {len(by_id)}{example}",
             fix="put back the data file that the run was made from",
         )
+    check_same_data(run.path, train.fingerprint, train.source)
     return {i: by_id[example.id] for i, example in enumerate(train.examples)}
 
 

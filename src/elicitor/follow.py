@@ -13,7 +13,7 @@ from elicitor.control import pending, state_of
 from elicitor.errors import ConfigError, DataError
 from elicitor.files import parse_json, read_json
 from elicitor.runs import EVENTS, has_run, read_manifest
-from elicitor.search.events import apply_changes
+from elicitor.search.events import ABOUT_SCORES, apply_changes
 from elicitor.shapes import EventRow, TrainingProgress, check
 from elicitor.train.folder import MADE_FROM, PROGRESS
 
@@ -144,7 +144,7 @@ class RunFollower:
         return event  # type: ignore[no-any-return]
 
     def _count(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "warned":
+        if event["kind"] in ABOUT_SCORES:
             return
         apply_changes(event, self.held)
         self._batches[event["batch"]] = event["iteration"], event["n_labelled"]

@@ -17,6 +17,7 @@ from elicitor.data import LabelSpace
 from elicitor.files import iter_rows, read_json, write_json, write_rows
 from elicitor.objective import Meter
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder
+from elicitor.scoring_check import label_mass
 from elicitor.shapes import EventRow, LabelRow
 from elicitor.spool import Spool
 
@@ -47,6 +48,7 @@ def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_spac
                 "labels": {name: counts[f"label {name}"] for name in label_space.labels},
                 "filled": counts["filled"],
                 **_event_metrics(iter_rows(folder.path / EVENTS, shape=EventRow)),
+                "label_mass": label_mass(meter),
                 "cost": {
                     **asdict(meter.cost),
                     "evaluations": meter.evaluations,
@@ -79,12 +81,15 @@ def _counted(labels: Iterable[dict[str, Any]], counts: Counter[str]) -> Iterator
 
 
 def _event_metrics(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Proposals, and warnings in the order of the batches, which may have finished in another one."""
+    """Proposals, what was checked of the scores, and warnings in the order of the batches, whichever finished first."""
     counts: Counter[str] = Counter()
     warnings: list[tuple[int, str]] = []
+    checked: dict[str, Any] = {}
     for event in events:
         if event["kind"] == "warned":
             warnings.append((event["batch"], event["message"]))
+        elif event["kind"] == "checked":
+            checked = {name: value for name, value in event.items() if name not in ("kind", "batch", "iteration")}
         elif event["kind"] == "proposed":
             judged = event["utility_proposed"] is not None
             counts["made"] += 1
@@ -100,5 +105,6 @@ def _event_metrics(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     warnings.sort(key=lambda warning: warning[0])
     return {
         "proposals": {name: counts[name] for name in PROPOSALS},
+        "scoring": checked,
         "warnings": [message for _, message in warnings],
     }

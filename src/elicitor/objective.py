@@ -153,12 +153,14 @@ class Meter:
             order never changes, so it has no need of `Problem.comparable`.
         naive_tokens: The same without sharing any prefix.
         evaluations: Evaluations of U(D).
+        label_mass: Probability of all labels together, summed over the prompts.
     """
 
     cost: Cost = field(default_factory=Cost)
     in_order_tokens: int = 0
     naive_tokens: int = 0
     evaluations: int = 0
+    label_mass: float = 0.0
 
     def __add__(self, other: Meter) -> Meter:
         """Sum two meters field by field."""
@@ -167,6 +169,7 @@ class Meter:
             self.in_order_tokens + other.in_order_tokens,
             self.naive_tokens + other.naive_tokens,
             self.evaluations + other.evaluations,
+            self.label_mass + other.label_mass,
         )
 
 
@@ -389,4 +392,6 @@ class Problem:
     def _score(self, prompts: Sequence[Prompt], *, keep: bool) -> Array:
         scores = self.backend.score(prompts, keep=keep, on_progress=self.on_progress)
         self.meter.cost += scores.cost
+        # Bounds of a server's list may add up to more than there is.
+        self.meter.label_mass += float(np.minimum(np.exp(scores.log_probs).sum(axis=-1), 1.0).sum())
         return scores.log_probs

@@ -21,6 +21,7 @@ from elicitor.dry_run import DryRun, estimate
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.labelling import Run, Step, prepare, run
 from elicitor.models import load_backend
+from elicitor.notices import shown_by
 from elicitor.pooled import run_on_pool
 from elicitor.runs import refuse_used
 from elicitor.search.events import Proposal, Warned
@@ -63,6 +64,7 @@ class Display:
 
     def __enter__(self) -> Display:
         self._listening.enter_context(on_pause(self.paused))
+        self._listening.enter_context(shown_by(self.warn))
         self._bar.start()
         return self
 

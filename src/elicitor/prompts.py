@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from elicitor.backends.base import BatchTokenizer, Prompt, TokenIds, Tokenizer
-from elicitor.data import Assignment, Dataset
+from elicitor.backends.base import BatchTokenizer, Part, PartsTokenizer, Prompt, TokenIds, Tokenizer
+from elicitor.data import Assignment, Dataset, Example
 from elicitor.errors import LabelTokenError
 from elicitor.plan import Context
 from elicitor.tasks import Task
@@ -66,7 +66,7 @@ class PromptEncoder:
     def query(self, position: int) -> TokenIds:
         """Tokens of an example up to where its label begins."""
         if position not in self._queries:
-            self._queries[position] = self._tokenizer.encode(self._task.render(self.dataset.examples[position]))
+            self._queries[position] = self._encode(self.dataset.examples[position])
         return self._queries[position]
 
     def demonstration(self, position: int, label: int) -> TokenIds:
@@ -97,8 +97,11 @@ class PromptEncoder:
 
     def sizes(self) -> Sizes:
         """Lengths of all segments; the examples are read one at a time and nothing of them is kept."""
-        lengths = (len(self._tokenizer.encode(self._task.render(example))) for example in self.dataset.examples)
+        lengths = (len(self._encode(example)) for example in self.dataset.examples)
         return Sizes(len(self.start), len(self.separator), self.longest_candidate, np.fromiter(lengths, np.int64))
+
+    def _encode(self, example: Example) -> TokenIds:
+        return encode_parts(self._tokenizer, self._task.parts(example))
 
     def longest_demonstration(self, position: int) -> int:
         """Tokens of an example's demonstration under its longest label."""
@@ -108,6 +111,13 @@ class PromptEncoder:
     def longest_candidate(self) -> int:
         """Tokens of the longest verbalizer."""
         return max(map(len, self.candidates))
+
+
+def encode_parts(tokenizer: Tokenizer, parts: Sequence[Part]) -> TokenIds:
+    """Tokens of a text, with no control token where it is data."""
+    if isinstance(tokenizer, PartsTokenizer):
+        return tokenizer.encode_parts(parts)
+    return tokenizer.encode("".join(part.text for part in parts))
 
 
 def encode_after_word(tokenizer: Tokenizer, text: str) -> TokenIds:

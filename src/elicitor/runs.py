@@ -286,6 +286,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_same_data(path: Path, fingerprint: str, source: str) -> None:
+    """Refuse data that changed since it was labelled: under the same ids, other texts would pass for what the labels are of.
+
+    Args:
+        path: Folder of the run.
+        fingerprint: Of the data as it is now.
+        source: Where that was read from.
+
+    Raises:
+        DataError: If it is not what the run labelled.
+    """
+    if fingerprint != read_manifest(path)["identity"]["data"]:
+        raise DataError(
+            f"{source} is no longer what {path} labelled: texts, ids, groups or keys have changed",
+            fix="put back the data file that the run was made from, or label the new one",
+        )
+
+
 def load_run_config(path: Path) -> RunConfig:
     """Settings of a run.
 

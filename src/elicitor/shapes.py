@@ -63,6 +63,9 @@ class EventRow(TypedDict, total=False):
     terms_read: Count | None
     terms: Count | None
     agrees: bool | None
+    repeat_difference: float | None
+    batch_difference: float | None
+    failure: str | None
 
 
 class LabelRow(TypedDict, total=False):

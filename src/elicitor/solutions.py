@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from elicitor.backends.base import Backend, Cost, GenerationBackend, OnPart, OnStage, Progress
+from elicitor.backends.base import Backend, Cost, GenerationBackend, OnPart, OnStage, Part, Progress
 from elicitor.data import Dataset, LabelSpace, load_dataset
 from elicitor.errors import BackendError, ConfigError, ResumeMismatchError
 from elicitor.files import read_json, write_atomic, write_json
 from elicitor.models import load_backend
+from elicitor.prompts import encode_parts
 from elicitor.tasks.keys import final_answer
 from elicitor.tasks.table import Task
 
@@ -123,7 +124,7 @@ def sampling_cost(questions: str | Path, backend: Backend, settings: SampleSetti
     prompts = [solution_prompt(QUESTIONS.render(example)) for example in dataset.examples]
     return SamplingCost(
         questions=len(prompts),
-        prompt_tokens=sum(len(backend.tokenizer.encode(prompt)) for prompt in prompts),
+        prompt_tokens=sum(len(encode_parts(backend.tokenizer, [Part(prompt, is_data=True)])) for prompt in prompts),
         new_tokens=settings.k * settings.max_new_tokens * len(prompts),
         prompt=prompts[0],
     )
@@ -182,8 +183,9 @@ def sample_solutions(
                 continue
             if on_stage and not cost.prompts:
                 on_stage(f"drawing {settings.k} solutions for each of {len(dataset) - len(done)} questions")
+            question = Part(solution_prompt(QUESTIONS.render(example)), is_data=True)
             drawn = backend.generate(
-                (*backend.tokenizer.start_ids, *backend.tokenizer.encode(solution_prompt(QUESTIONS.render(example)))),
+                (*backend.tokenizer.start_ids, *encode_parts(backend.tokenizer, [question])),
                 max_new_tokens=settings.max_new_tokens,
                 temperature=settings.temperature,
                 stop=STOP,

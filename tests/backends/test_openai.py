@@ -20,6 +20,8 @@ from elicitor.backends.openai import OpenAIBackend
 from elicitor.backends.remote_server import Served
 from elicitor.config import RemoteConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:the server does not tell how many prompt tokens")
+
 SHORT = (b"N", b"Y")
 SECRET = 'sk-not"for\\anyone-8f1c'
 

@@ -46,6 +46,7 @@ class World:
     cached: bool = False
     max_read: int | None = None
     echoes_key: bool = False
+    answers_as: str | None = None
     delay: float = 0.0
     fault: object = None
     served: int = 0
@@ -192,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         answer = {
             "id": "cmpl-1",
             "object": "text_completion",
-            "model": body["model"],
+            "model": world.answers_as or body["model"],
             "system_fingerprint": world.build,
         }
         listed = [world.listed(text, body["logprobs"], body.get("logprob_token_ids")) for text in texts]

@@ -125,6 +125,28 @@ class Tokenizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a prompt's text.
+
+    Attributes:
+        text: The text.
+        is_data: Whether it is data, in which nothing is a control token, rather than a template that its author wrote.
+    """
+
+    text: str
+    is_data: bool
+
+
+@runtime_checkable
+class PartsTokenizer(Protocol):
+    """A tokenizer in which texts can look like control tokens, such as ``<|im_end|>``."""
+
+    def encode_parts(self, parts: Sequence[Part]) -> TokenIds:
+        """Token ids of the parts' joint text without special tokens, data in it without any control token."""
+        ...
+
+
 @runtime_checkable
 class BatchTokenizer(Protocol):
     """A tokenizer to which many texts at once are cheaper than one after the other."""

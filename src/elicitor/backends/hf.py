@@ -222,11 +222,20 @@ class HfBackend:
                 on_progress(len(done.item.tokens))
 
     def _refuse_not_finite(self, log_probs: np.ndarray) -> None:
-        if not np.isfinite(log_probs).all():
+        count = int((~np.isfinite(log_probs)).sum())
+        if count:
+            precision = str(self._model.dtype).removeprefix("torch.")
             raise BackendError(
-                f"{self._name} gave {int((~np.isfinite(log_probs)).sum())} log-probabilities that are not finite",
-                fix="use backend.dtype=float32, or check the weights",
+                f"{self._name} in {precision} gave {count} log-probabilities that are not finite",
+                fix=_NOT_FINITE.get(precision, "check the weights"),
             )
+
+
+_NOT_FINITE = {
+    "float16": "set backend.dtype=bfloat16 or float32: float16 holds no number beyond 65504",
+    "bfloat16": "set backend.dtype=float32, or check the weights",
+}
+"""What to do about scores that are no numbers, by precision."""
 
 
 def _has_croppable_state(config: Any) -> bool:

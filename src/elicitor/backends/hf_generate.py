@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from elicitor.backends.base import Cost, Generations, Progress, TokenIds, Tokenizer
 from elicitor.backends.hf_passes import log_probs_after
+from elicitor.errors import BackendError
 
 
 def sample(
@@ -44,6 +45,9 @@ def sample(
 
     Returns:
         The continuations, in the order of the generators.
+
+    Raises:
+        BackendError: If the model returns numbers that are not finite.
     """
     started = time.perf_counter()
     ends = end_ids(model)
@@ -61,7 +65,7 @@ def sample(
             cache.batch_repeat_interleave(len(rngs))
             logits = logits.repeat(len(rngs), 1)
         for _ in range(max_new_tokens):
-            tokens = [_draw(row, temperature, rng) for row, rng in zip(logits, rngs, strict=True)]
+            tokens = [_draw(row, temperature, rng, dtype=model.dtype) for row, rng in zip(logits, rngs, strict=True)]
             for k, token in enumerate(tokens):
                 if k in texts:
                     continue
@@ -89,9 +93,15 @@ def sample(
     )
 
 
-def _draw(log_probs: torch.Tensor, temperature: float, rng: np.random.Generator) -> int:
+def _draw(log_probs: torch.Tensor, temperature: float, rng: np.random.Generator, *, dtype: torch.dtype) -> int:
     """A token by inverse transform: one uniform number picks a place in the cumulative distribution."""
     weights = torch.softmax(log_probs.double() / temperature, dim=-1).cpu().numpy()
+    if not np.isfinite(weights).all():
+        precision = str(dtype).removeprefix("torch.")
+        raise BackendError(
+            f"the model in {precision} gave a next-token distribution that is not finite",
+            fix="set backend.dtype=float32, or bfloat16 where it was float16, or check the weights",
+        )
     place = int(np.searchsorted(np.cumsum(weights), rng.random(), side="right"))
     return min(place, len(weights) - 1)
 

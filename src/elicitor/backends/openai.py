@@ -29,11 +29,20 @@ from elicitor.backends.completions import (
 from elicitor.backends.http_client import Answer, Call, HttpClient
 from elicitor.backends.prefix_cache import PrefixCache
 from elicitor.backends.questions import Question, questions
-from elicitor.backends.remote_server import Served, api_key, check_url, find_dialect, llama_cpp_window, model_card
+from elicitor.backends.remote_server import (
+    Served,
+    answering_model,
+    api_key,
+    check_url,
+    find_dialect,
+    llama_cpp_window,
+    model_card,
+)
 from elicitor.backends.remote_tokenizer import ServerTokenizer, load_tokenizer
 from elicitor.backends.trie import check_fit, check_room, cost, schedule, unshared_tokens
 from elicitor.config import BackendConfig, RemoteConfig
 from elicitor.errors import BackendError, LabelTokenError
+from elicitor.notices import warn
 
 _SEEDS = 2**31
 """Seeds below this are taken by every server."""
@@ -80,7 +89,10 @@ class OpenAIBackend:
         """Model name, the server's own fingerprint, and in which form it gives scores; never its address."""
         scores = "exact" if self.dialect.exact else f"top {self.dialect.top_k}"
         prompts = "tokens" if self.dialect.token_prompts else "text"
-        return f"{self.name}, served as {self._served.fingerprint or 'unknown'}, {scores}, {prompts}"
+        known = [self._served.fingerprint or "unknown"]
+        if self._served.answers_as not in ("", self._served.model):
+            known.append(self._served.answers_as)
+        return f"{self.name}, served as {' by '.join(known)}, {scores}, {prompts}"
 
     @property
     def max_context_tokens(self) -> int:
@@ -190,6 +202,7 @@ class OpenAIBackend:
         computed: list[int | None] = []
 
         def take(index: int, answer: Answer) -> None:
+            self._check_model(answer)
             for question, found in zip(requests[index], read_choices(answer, len(requests[index])), strict=True):
                 self._read(question, found, log_probs, is_bound)
             self._check_count(requests[index], answer)
@@ -255,6 +268,15 @@ class OpenAIBackend:
                 fix="give it a longer context, or set backend.remote.context to the one that it has",
             )
 
+    def _check_model(self, answer: Answer) -> None:
+        """An alias that moves on to another model, or a server that was started anew with one, is found by its answers."""
+        told = answering_model(answer)
+        if told != self._served.answers_as:
+            raise BackendError(
+                f"the server answers as model {told!r} now, it answered as {self._served.answers_as!r} when it was asked first",
+                fix="name one model that does not change, such as its dated version, and start the run again",
+            )
+
     def _computed(self, request: Sequence[Question], answer: Answer) -> int | None:
         # vLLM's count of cached tokens is that of the request's last prompt alone.
         cached = cached_tokens(answer) if len(request) == 1 or self._served.is_own else None
@@ -302,9 +324,17 @@ def load(model: str, base_url: str, *, config: BackendConfig, on_stage: OnStage 
     if window is None:
         raise BackendError(f"{base_url} does not tell the context window of {model}", fix="set backend.remote.context")
     url = f"{base_url}/completions"
-    dialect, build = find_dialect(client, url, tokenizer, model, settings)
-    served = replace(card, window=window, fingerprint=card.fingerprint or build)
-    backend = OpenAIBackend(client, url, tokenizer, served=served, dialect=dialect, settings=settings)
+    first = find_dialect(client, url, tokenizer, model, settings)
+    served = replace(card, window=window, fingerprint=card.fingerprint or first.build, answers_as=first.answers_as)
+    if first.answers_as not in ("", model):
+        warn(
+            f"the server answers as model {first.answers_as!r} where {model!r} was asked for; the run is bound to that one"
+        )
+    if not first.counts:
+        warn(
+            "the server does not tell how many prompt tokens it reads: if it cuts long prompts, that cannot be noticed here"
+        )
+    backend = OpenAIBackend(client, url, tokenizer, served=served, dialect=first.dialect, settings=settings)
     if on_stage:
         on_stage("; ".join(f"{name}: {fact}" for name, fact in backend.describe().items()))
     return backend

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from elicitor.backends.base import TokenIds, Tokenizer
@@ -29,12 +30,31 @@ class Served:
         fingerprint: Identifies weights and build, as far as the server tells; empty if it does not.
         window: Longest prompt and answer in tokens; None if the server does not tell.
         is_own: Whether the server is elicitor's own, whose counts of cached tokens are sums over a request.
+        answers_as: Name of the model that answers, which may be what an alias stands for now; empty if it is not told.
     """
 
     model: str
     fingerprint: str
     window: int | None
     is_own: bool
+    answers_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswer:
+    """What the first answer of a server's model shows.
+
+    Attributes:
+        dialect: What the server understands.
+        build: Its ``system_fingerprint``; empty if it tells none.
+        answers_as: Name of the model that answered; empty if it tells none.
+        counts: Whether it tells how many prompt tokens it has read.
+    """
+
+    dialect: Dialect
+    build: str
+    answers_as: str
+    counts: bool
 
 
 def check_url(url: str) -> str:
@@ -114,9 +134,12 @@ def llama_cpp_window(client: HttpClient, root: str) -> int | None:
     return whole(settings.get("n_ctx")) if isinstance(settings, dict) else None
 
 
-def find_dialect(
-    client: HttpClient, url: str, tokenizer: Tokenizer, model: str, settings: RemoteConfig
-) -> tuple[Dialect, str]:
+def answering_model(answer: Mapping[str, Any]) -> str:
+    """Name of the model that an answer says it is from; empty if it tells none."""
+    return str(answer.get("model") or "")
+
+
+def find_dialect(client: HttpClient, url: str, tokenizer: Tokenizer, model: str, settings: RemoteConfig) -> FirstAnswer:
     """Find the best form of request that the server understands.
 
     A server with all of vLLM's fields is asked once. Others refuse fields, or ignore them, which shows in the answer.
@@ -129,7 +152,7 @@ def find_dialect(
         settings: Which forms to try.
 
     Returns:
-        What the server understands, and its ``system_fingerprint``, empty if it tells none.
+        What the server understands, and what it said of itself.
 
     Raises:
         BackendError: If it understands none, as it answered to the plainest.
@@ -137,7 +160,7 @@ def find_dialect(
     tokens = [(*tokenizer.start_ids, *tokenizer.encode(text)) for text in _PROBES]
     wanted = list(dict.fromkeys(tokenizer.encode(_PROBES[1])))[:4]
 
-    def ask(dialect: Dialect) -> str:
+    def ask(dialect: Dialect) -> FirstAnswer:
         prompts: list[TokenIds | str] = [*tokens] if dialect.token_prompts else [*_PROBES]
         number = len(prompts) if dialect.several else 1
         (answer,) = client.send([Call(url, request_body(model, prompts[:number], wanted, dialect))])
@@ -151,7 +174,8 @@ def find_dialect(
         # One most probable token was asked for beside the four, so all four are there only if they were understood.
         if dialect.exact and not all(set(wanted) <= found.by_id.keys() for found in lists):
             raise _IgnoredError
-        return str(answer.get("system_fingerprint") or "")
+        build = str(answer.get("system_fingerprint") or "")
+        return FirstAnswer(dialect, build, answering_model(answer), told is not None)
 
     refused: BackendError | None = None
     for token_prompts, several in _forms(settings):
@@ -161,7 +185,7 @@ def find_dialect(
         for exact, top_k in dict.fromkeys(tries):
             dialect = Dialect(token_prompts, several, exact, extensions or exact, top_k)
             try:
-                return dialect, ask(dialect)
+                return ask(dialect)
             except _IgnoredError:
                 extensions = True
             except BackendError as error:

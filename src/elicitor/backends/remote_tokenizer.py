@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from elicitor.backends.base import TokenIds, Tokenizer
+from elicitor.backends.base import Part, TokenIds, Tokenizer
 from elicitor.backends.http_client import Answer, Call, HttpClient, RefusedError
 from elicitor.errors import BackendError
+from elicitor.notices import warn
 
 SAMPLE = "The 3 quick foxes: zebra, quiz! (x=7)\nLabel: True"
 """Text of many different tokens, to find out whether two tokenizers are the same and what a server understands."""
@@ -15,6 +17,8 @@ _SHORT = 64
 """Tokens up to which a text is worth remembering: label words are asked for again and again, whole prompts are not."""
 _MANY = 100
 """Texts from which on tokenising takes long enough to say so."""
+_CONTROL = re.compile(r"<\|[\w -]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|\[/?INST\]")
+"""Texts of control tokens of well-known models; a server does not tell its own."""
 _TOKENIZE, _DETOKENIZE = "/tokenize", "/detokenize"
 
 
@@ -38,6 +42,7 @@ class ServerTokenizer:
         self._is_llama_cpp = is_llama_cpp
         self._ids: dict[str, TokenIds] = {"": ()}
         self._texts: dict[TokenIds, str] = {(): ""}
+        self._warned = False
         (framed,) = client.send([self._tokenize_call("x", special=True)])
         self.max_model_len = whole(framed.get("max_model_len"))
         special, plain = _ids(framed), self.encode("x")
@@ -64,6 +69,17 @@ class ServerTokenizer:
                 self._client.on_stage(f"tokenising {len(new):,} texts")
             answers = self._client.send([self._tokenize_call(text, special=False) for text in new])
             self._ids |= {text: _ids(answer) for text, answer in zip(new, answers, strict=True)}
+
+    def encode_parts(self, parts: Sequence[Part]) -> TokenIds:
+        """Token ids of the parts' joint text; what is a control token in it, the server decides."""
+        seen = next((found for part in parts if part.is_data and (found := _CONTROL.search(part.text))), None)
+        if seen and not self._warned:
+            self._warned = True
+            warn(
+                f"the data holds {seen[0]!r}, which the server's tokenizer may read as a control token; set "
+                "backend.remote.tokenizer to the model's own, with which it stays text"
+            )
+        return self.encode("".join(part.text for part in parts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids."""

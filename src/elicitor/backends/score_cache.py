@@ -98,6 +98,11 @@ class CachedBackend:
         self._backend.forget()
 
 
+def uncached(backend: Backend) -> Backend:
+    """The model behind a cache on disk, for questions that it must answer itself."""
+    return backend._backend if isinstance(backend, CachedBackend) else backend
+
+
 class _CachedRemote(CachedBackend):
     _backend: RemoteBackend  # type: ignore[assignment]
 

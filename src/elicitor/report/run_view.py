@@ -24,6 +24,7 @@ from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
 from elicitor.reviewed import reviewed_ids
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, load_run_config, read_manifest
+from elicitor.search.events import ABOUT_SCORES
 from elicitor.shapes import EventRow, LabelRow, Metrics
 from elicitor.tasks import Task
 
@@ -165,7 +166,7 @@ def _metrics_so_far(trace: Trace, path: Path, until: int | None) -> dict[str, An
     cost: Counter[str] = Counter()
     last: dict[int, dict[str, Any]] = {}
     for event in iter_rows(path / EVENTS, until=until, shape=EventRow) if (path / EVENTS).exists() else ():
-        if event["kind"] != "warned":
+        if event["kind"] not in ABOUT_SCORES:
             last[event["batch"]] = event
             cost.update({key: event[key] for key in ("tokens_computed", "tokens_reused", "seconds")})
     judged, accepted = (sum(getattr(point, key) for point in trace.points) for key in ("judged", "accepted"))

@@ -98,7 +98,36 @@ class Warned:
         return asdict(self)
 
 
-AnyEvent = Event | Warned
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What asking the model the same questions twice said about its scores, once at the start of a run.
+
+    Attributes:
+        batch: Number of the batch, from 0.
+        iteration: Always 0.
+        repeat_difference: Largest difference between two scorings of one prompt, in nats; None if it was not measured.
+        batch_difference: Largest difference between a prompt scored alone and among others, in nats; None likewise.
+        tokens_computed: Prompt tokens that the check took; no part of the search's cost.
+        failure: Why it was not measured.
+        kind: Always ``checked``.
+    """
+
+    batch: int
+    iteration: int
+    repeat_difference: float | None
+    batch_difference: float | None
+    tokens_computed: int
+    failure: str | None = None
+    kind: Literal["checked"] = "checked"
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as JSON values."""
+        return asdict(self)
+
+
+AnyEvent = Event | Warned | Checked
+ABOUT_SCORES = ("warned", "checked")
+"""Kinds of events that change no label."""
 
 
 def replay(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
@@ -112,7 +141,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, A
     """
     held: dict[str, str] = {}
     for event in events:
-        if event["kind"] == "warned":
+        if event["kind"] in ABOUT_SCORES:
             continue
         apply_changes(event, held)
         yield event, held

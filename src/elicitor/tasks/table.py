@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from elicitor.backends.base import Part
 from elicitor.data import Example, LabelSpace
 from elicitor.errors import TaskError
 from elicitor.tasks.keys import NORMALIZERS, KeyNormalizer
@@ -154,7 +155,16 @@ class Task:
 
     def render(self, example: Example) -> str:
         """The prompt of an example, up to where its label begins."""
-        return "".join(text + (example.fields[name] if name else "") for text, name in self._parts)
+        return "".join(part.text for part in self.parts(example))
+
+    def parts(self, example: Example) -> list[Part]:
+        """The same in pieces: the template's own text, and the example's."""
+        pieces = []
+        for text, name in self._parts:
+            pieces.append(Part(text, is_data=False))
+            if name:
+                pieces.append(Part(example.fields[name], is_data=True))
+        return pieces
 
     def default_group(self, fields: Mapping[str, str]) -> str | None:
         """Group of an example whose file has no group column."""

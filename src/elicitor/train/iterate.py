@@ -285,6 +285,8 @@ def joined_metrics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "labels": total("labels"),
         "filled": sum(one["filled"] for one in metrics),
         "proposals": total("proposals"),
+        "label_mass": sum(one["label_mass"] * one["cost"]["prompts"] for one in metrics)
+        / max(1, sum(one["cost"]["prompts"] for one in metrics)),
         "warnings": [warning for one in metrics for warning in one["warnings"]],
         "cost": total("cost"),
         "batches": [{**batch, "batch": number} for number, batch in enumerate(batches)],

@@ -74,7 +74,7 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """Token ids of a prompt, up to where the response begins."""
     if tokenizer.chat_template:
         return chat_ids(tokenizer, messages(prompt), ends=False)
-    return [int(token) for token in tokenizer(plain_prompt(prompt))["input_ids"]]
+    return [int(token) for token in tokenizer(plain_prompt(prompt), split_special_tokens=True)["input_ids"]]
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

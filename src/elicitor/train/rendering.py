@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from elicitor.backends.hf_tokenizer import chat_token_ids
 from elicitor.errors import BackendError, DataError
 from elicitor.tasks.preference import dialogue_turns
 
@@ -66,7 +67,8 @@ class Rendering:
         if self.kind == "chat":
             ids = chat_ids(tokenizer, [*messages(prompt), {"role": "assistant", "content": response}], ends=True)
         else:
-            ids = list(tokenizer(f"{plain_prompt(prompt)} {response}")["input_ids"])
+            text = f"{plain_prompt(prompt)} {response}"
+            ids = list(tokenizer(text, split_special_tokens=True)["input_ids"])
             if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
                 ids.append(tokenizer.eos_token_id)
         return ids[-self.max_length :], len(ids) > self.max_length
@@ -106,8 +108,9 @@ def chat_ids(tokenizer: Any, turns: list[Message], *, ends: bool) -> list[int]:
         BackendError: If the template refuses them.
     """
     try:
-        ids = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=not ends, return_dict=False)
+        return chat_token_ids(tokenizer, turns, ends=ends)
+    except BackendError:
+        raise
     except Exception as error:  # templates raise jinja2 errors of their own wording
         reason = " ".join(str(error).split())[:200]
         raise BackendError(f"the chat template refuses a dialogue: {reason}", fix="drop the row") from error
-    return [int(token) for token in ids]
