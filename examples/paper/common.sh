@@ -13,6 +13,7 @@ usage() {
 
   --preset NAME      smoke (made-up data, seconds), laptop (2 cores), gpu (8B on one GPU of 80 GB), cluster (70B, Ray, vLLM)
   --model NAME       instead of the preset's; see 'elicitor models'
+  --train-model NAME fine-tune this one, where it is not --model (vllm:NAME is trained as hf:NAME)
   --limit N          rows to label and rows to test, each at most, instead of the preset's
   --seeds 0,1,2      instead of the preset's
   --ray ADDRESS      search on a Ray cluster: local, auto, HOST:PORT
@@ -33,18 +34,19 @@ choose() { # NAME SMOKE LAPTOP GPU CLUSTER
 
 begin() {
   COMMAND="bash examples/paper/$FIGURE.sh $*"
-  PRESET=smoke MODELS=() LIMIT='' SEEDS='' RAY='' DATA='' OUT='' TRAIN=yes DRY=''
+  PRESET=smoke GOLD='' MODELS=() LIMIT='' SEEDS='' RAY='' TRAIN_MODEL='' DATA='' OUT='' TRAIN=yes DRY=''
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) usage; exit 0 ;;
       --no-train) TRAIN=no; shift; continue ;;
       --dry-run) DRY=yes; shift; continue ;;
-      --preset | --model | --limit | --seeds | --ray | --data-dir | --output-dir)
+      --preset | --model | --train-model | --limit | --seeds | --ray | --data-dir | --output-dir)
         if [ $# -lt 2 ]; then echo "error: $1 needs a value" >&2; exit 2; fi ;;
     esac
     case $1 in
       --preset) PRESET=$2 ;;
       --model) MODELS+=("$2") ;;
+      --train-model) TRAIN_MODEL=$2 ;;
       --limit) LIMIT=$2 ;;
       --seeds) SEEDS=$2 ;;
       --ray) RAY=$2 ;;
@@ -79,8 +81,8 @@ begin() {
   choose TRAIN_LIMIT 4         64        ''                               ''
   choose TRAIN_TEST  8         100       ''                               ''
   # The fake model has no weights, so smoke tests train the bundled one.
-  TRAIN_MODEL=$MODEL
-  if [[ $MODEL == fake* ]]; then TRAIN_MODEL=bundled; fi
+  TRAIN_MODEL=${TRAIN_MODEL:-$MODEL}
+  if [[ $TRAIN_MODEL == fake* ]]; then TRAIN_MODEL=bundled; fi
   # What vLLM serves is trained by transformers.
   TRAIN_MODEL=${TRAIN_MODEL/#vllm:/hf:}
   [ ${#MODELS[@]} -gt 0 ] || MODELS=("$MODEL")
@@ -174,6 +176,8 @@ finish() { # FIGURE-KINDS FOLDERS...
   local kinds=() kind
   for kind in $1; do kinds+=(--figure "$kind"); done
   shift
+  # Label accuracy along a search needs gold beside it.
+  if [ -n "$GOLD" ]; then kinds+=(--gold "$GOLD"); fi
   if [ $# -gt 0 ]; then elicitor plot "$@" --output "$OUT/figure.png" "${kinds[@]}"; fi
   python "$HERE/summary.py" "$FIGURE" "$OUT" --preset "$PRESET" --search "$SEARCH" --calibration "$CALIBRATION" --command "$COMMAND"
 }

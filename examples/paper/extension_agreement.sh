@@ -9,7 +9,7 @@
 begin "$@"
 if [ ${#MODELS[@]} -eq 1 ]; then
   case $PRESET in
-    smoke) MODELS=(fake bundled) ;;
+    smoke) MODELS=(fake fake:gain=2) ;;
     gpu) MODELS=(hf:meta-llama/Llama-3.2-3B "$MODEL") ;;
     cluster) MODELS=(vllm:meta-llama/Llama-3.1-8B "$MODEL") ;;
     laptop) echo "error: one model agrees with itself; add a second --model" >&2; exit 2 ;;

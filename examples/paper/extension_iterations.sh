@@ -11,4 +11,5 @@ begin "$@"
 suite suite "$MODEL" found <<YAML
 - {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
 YAML
+GOLD=$TRUTHFULQA
 finish accuracy "$OUT"/suite/truthfulqa/seed-*

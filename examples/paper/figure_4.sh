@@ -6,6 +6,7 @@
 # Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl).
 
 . "$(dirname "$0")/common.sh"
+SEEDS_smoke=0 SHORT_smoke=4 SHORT_TEST_smoke=4
 begin "$@"
 if [ ${#MODELS[@]} -eq 1 ]; then
   case $PRESET in

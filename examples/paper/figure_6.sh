@@ -8,13 +8,8 @@
 . "$(dirname "$0")/common.sh"
 LONG_laptop=12 LONG_TEST_laptop=40 SEEDS_laptop=0,1
 begin "$@"
-suite suite "$MODEL" all <<YAML
-- name: author_gender
-  task: author_gender
-  data: "$DATA/blog_gender_pairs.jsonl"
-  limit: $LONG
-  test_limit: $LONG_TEST
-  conditions: [zero_shot, human, found, golden]
+suite suite "$MODEL" zero_shot,human,found,golden <<YAML
+- {name: author_gender, task: author_gender, data: "$DATA/blog_gender_pairs.jsonl", limit: $LONG, test_limit: $LONG_TEST}
 YAML
 if [ "$PRESET" != laptop ]; then trained suite author_gender untrained,found,golden; fi
 finish bars "$OUT/suite"

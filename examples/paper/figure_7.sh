@@ -19,6 +19,10 @@ esac
 read -r LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST <<< "$sizes"
 if [ "$SHORT" != 8 ] && [ "$SHORT" != 64 ] && [ "$SHORT" != null ]; then LABEL=$SHORT; fi
 SEED=$FIRST_SEED MODEL=$TRAIN_MODEL
+# As assistant_cpu.sh would choose it.
+if [ "$DTYPE" = auto ]; then
+  if grep -qE -m1 'amx_bf16|avx512_bf16' /proc/cpuinfo 2> /dev/null; then DTYPE=bfloat16; else DTYPE=float32; fi
+fi
 if [ -n "$DRY" ]; then
   elicitor label "$pairs" --task preference --model "$MODEL" --search "$SEARCH" --limit "$LABEL" --dry-run
   elicitor train reward "$pairs" --labels golden --model "$MODEL" --limit $((LABEL + REST)) --dry-run
@@ -26,12 +30,13 @@ if [ -n "$DRY" ]; then
   finish ""
   exit
 fi
-export LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST SEED MODEL SEARCH CALIBRATION
+export LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST SEED MODEL SEARCH CALIBRATION DTYPE
 if [ "$PRESET" = smoke ]; then export EPOCHS=1 HELD_OUT=4; fi
 bash "$HERE/../assistant_cpu.sh" "$pairs" "$OUT" >&2
 stage "the same figures as JSON; nothing is scored twice"
-elicitor eval reward "$OUT/rm-found" "$OUT/rm-golden" "$OUT/rm-found/initial" --test "$OUT/test.jsonl" --json > "$OUT/reward.json"
+elicitor eval reward "$OUT/rm-found" "$OUT/rm-golden" "$OUT/rm-found/initial" --test "$OUT/test.jsonl" \
+  --dtype "$DTYPE" --json > "$OUT/reward.json"
 elicitor eval winrate "adapter:$OUT/policy" "$MODEL" --prompts "$OUT/test.jsonl" -o "$OUT/winrate" --resume --seed "$SEED" \
   --judge "$OUT/rm-found" --judge "$OUT/rm-golden" --judge "$MODEL" --limit "$DUELS" --max-new-tokens "$TOKENS" \
-  --json > "$OUT/winrate.json"
+  --dtype "$DTYPE" --json > "$OUT/winrate.json"
 finish ""

@@ -60,7 +60,9 @@ def posts(numbers: Iterable[int]) -> list[Row]:
 
 def statements(topic: str, numbers: Iterable[int]) -> list[Row]:
     """Statements about one topic."""
-    return [{"id": f"{topic}{n}", "text": f"{topic.title()} number {n} is well known.", "topic": topic} for n in numbers]
+    return [
+        {"id": f"{topic}{n}", "text": f"{topic.title()} number {n} is well known.", "topic": topic} for n in numbers
+    ]
 
 
 FILES: dict[str, Callable[[], list[Row]]] = {

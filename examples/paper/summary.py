@@ -50,7 +50,8 @@ def measured(folder: Path) -> list[Row]:
     """
     rows: list[Row] = []
     for file in sorted(folder.glob("*/results.json")):
-        rows += suite_rows(read_json(file))
+        rows += suite_rows(results := read_json(file))
+        rows += [row for name, one in results.items() for row in curve_rows(name, one)]
     for file in sorted(folder.glob("trained-*/comparison.json")):
         name = file.parent.name.removeprefix("trained-")
         rows += evaluation_rows(name, read_json(file), setting="fine-tuned")
@@ -94,6 +95,23 @@ def evaluation_rows(name: str, result: Mapping[str, Any], *, setting: str) -> li
     return rows
 
 
+def curve_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    """Label accuracy after a quarter, a half and three quarters of the changes of a search: the mean over seeds.
+
+    It is over the examples that had a label then, which ``n`` counts in the mean; there is no interval.
+    """
+    curves = (result.get("label_accuracy") or {"curves": []})["curves"]
+    rows = []
+    for share in (0.25, 0.5, 0.75):
+        points = [curve[int(share * (len(curve) - 1))] for curve in curves if curve]
+        if points:
+            labelled, right = (float(np.mean([point[k] for point in points])) for k in (1, 2))
+            figure = {"value": right, "n": round(labelled), "seeds": len(points)}
+            condition = f"found, after {share:.0%} of the changes"
+            rows.append(_row(name, result["model"], "search", condition, "label accuracy", figure))
+    return rows
+
+
 def ablation_rows(settings: Mapping[str, Any], result: Mapping[str, Any]) -> list[Row]:
     """Label accuracy of each variant and its difference to the base."""
     base = settings["base"]
@@ -112,7 +130,9 @@ def ablation_rows(settings: Mapping[str, Any], result: Mapping[str, Any]) -> lis
 def reward_rows(result: Mapping[str, Any]) -> list[Row]:
     """Pairwise accuracy of reward models, and what the first one is better by."""
     rows = [
-        _row("reward model", Path(one["model"]).name, "reward model", _labels(one["model"]), "accuracy", one["accuracy"])
+        _row(
+            "reward model", Path(one["model"]).name, "reward model", _labels(one["model"]), "accuracy", one["accuracy"]
+        )
         for one in result["rows"]
         if one["subset"] is None
     ]
@@ -122,7 +142,9 @@ def reward_rows(result: Mapping[str, Any]) -> list[Row]:
             None if turned[key] is None else -turned[key] for key in ("value", "upper", "lower")
         )
         name = Path(gain["model"]).name
-        rows.append(_row("reward model", name, "reward model", f"found less {_labels(gain['model'])}", "difference", turned))
+        rows.append(
+            _row("reward model", name, "reward model", f"found less {_labels(gain['model'])}", "difference", turned)
+        )
     return rows
 
 
@@ -140,13 +162,14 @@ def _labels(model: str) -> str:
 
 def agreement_rows(name: str, audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Row]:
     """How far runs of other models or seeds found the same labels; shares without an interval."""
-    return [
-        _row(name, manifest["model"]["name"], check["name"], f"{check['figures']['runs']} runs", measure, {"value": check["figures"][key]})
-        | {"n": audit["n_examples"]}
-        for check in audit["checks"]
-        if check["name"] in ("seeds", "models") and "agreement" in check["figures"]
-        for measure, key in (("agreement", "agreement"), ("kappa", "kappa"))
-    ]  # fmt: skip
+    rows = []
+    for check in audit["checks"]:
+        if check["name"] in ("seeds", "models") and "agreement" in check["figures"]:
+            runs = f"{check['figures']['runs']} runs"
+            for measure in ("agreement", "kappa"):
+                figure = {"value": check["figures"][measure], "n": audit["n_examples"]}
+                rows.append(_row(name, manifest["model"]["name"], check["name"], runs, measure, figure))
+    return rows
 
 
 def search_rows(folder: Path) -> list[Row]:
@@ -189,7 +212,11 @@ def with_paper(rows: Sequence[Row], bars: Sequence[Mapping[str, Any]]) -> list[R
     """Rows with the paper's number where it has one; bars that nothing was measured for follow, without a value."""
 
     def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return row["task"], row["condition"], row.get("measure", "win rate" if row["condition"] == "win rate" else "accuracy")
+        return (
+            row["task"],
+            row["condition"],
+            row.get("measure", "win rate" if row["condition"] == "win rate" else "accuracy"),
+        )
 
     known = {place(bar): bar for bar in bars}
     joined = []
@@ -243,7 +270,9 @@ def judge(rows: Sequence[Row], findings: Sequence[Mapping[str, Any]]) -> list[Ro
             why = "" if said != UNTESTABLE else f"fewer than {FEW_GROUPS} groups, or no interval"
             if finding.get("needs_gap") and _gap(rows, row) is None:
                 said, why = UNTESTABLE, "golden labels are not clearly better than zero-shot"
-            judged.append({"says": finding["says"], "verdict": said, "why": why} | {k: v for k, v in row.items() if k != "paper"})
+            judged.append(
+                {"says": finding["says"], "verdict": said, "why": why} | {k: v for k, v in row.items() if k != "paper"}
+            )
     return judged
 
 
@@ -289,14 +318,17 @@ def table(summary: Mapping[str, Any]) -> str:
     how = f"preset {summary['preset']}; search {summary['search']}"
     if summary["search"] != "icm":
         how += " (the paper's own is icm)"
-    lines = [
-        f"# {summary['title']}", "", f"{how}; calibration {summary['calibration']}; {summary['date']}; `{summary['command']}`.", "",
-        "| task | model | setting | condition | measure | paper | here, 95% interval | n | seeds |",
-        "| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: |",
-    ]  # fmt: skip
+    lines = [f"# {summary['title']}", ""]
+    lines += [f"{how}; calibration {summary['calibration']}; {summary['date']}; `{summary['command']}`.", ""]
+    lines += ["| task | model | setting | condition | measure | paper | here, 95% interval | n | seeds |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | ---: | ---: | ---: |"]
     lines += [_pipes(cells) for cells in table_cells(summary)]
     if summary["findings"]:
-        lines += ["", "| finding | task | model | setting | here, 95% interval | n | verdict |", "| --- |" + " --- |" * 6]
+        lines += [
+            "",
+            "| finding | task | model | setting | here, 95% interval | n | verdict |",
+            "| --- |" + " --- |" * 6,
+        ]
         lines += [_pipes(cells) for cells in finding_cells(summary)]
     return "\n".join(lines) + "\n"
 
