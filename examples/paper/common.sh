@@ -95,6 +95,8 @@ begin() {
   # vLLM divides a model of 70 billion parameters among the four GPUs of a worker.
   PARALLEL=1
   if [[ $PRESET == cluster && $MODEL == vllm:* ]]; then PARALLEL=4; fi
+  if [[ -z $DATA && $PRESET != smoke ]]; then echo "error: --preset $PRESET needs data; add --data-dir FOLDER" >&2; exit 2; fi
+  if [[ -n $DATA && ! -d $DATA ]]; then echo "error: --data-dir $DATA is no folder" >&2; exit 2; fi
   OUT=${OUT:-runs/paper/$FIGURE-$PRESET}
   if [ -n "$DRY" ]; then
     KEEP=$OUT SCRATCH=$(mktemp -d) OUT=$SCRATCH/out
@@ -102,11 +104,9 @@ begin() {
   fi
   mkdir -p "$OUT"
   if [ -z "$DATA" ]; then
-    if [ "$PRESET" != smoke ]; then echo "error: --preset $PRESET needs data; add --data-dir FOLDER" >&2; exit 2; fi
     DATA=$OUT/data
     python "$HERE/smoke_data.py" "$DATA"
   fi
-  if [ ! -d "$DATA" ]; then echo "error: --data-dir $DATA is no folder" >&2; exit 2; fi
   DATA=$(cd "$DATA" && pwd) OUT=$(cd "$OUT" && pwd)
   # The paper's own files where they are wanted and there, the smaller cut of them elsewhere.
   TRUTHFULQA=$DATA/truthfulqa_pilot_train.jsonl TRUTHFULQA_TEST=$DATA/truthfulqa_pilot_test.jsonl

@@ -17,7 +17,7 @@ case $PRESET in
   cluster) sizes="256 500 300 600 400 256 300 4000" ;;
 esac
 read -r LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST <<< "$sizes"
-if [ "$SHORT" != 8 ] && [ "$SHORT" != 64 ] && [ "$SHORT" != null ]; then LABEL=$SHORT; fi
+LABEL=${LIMIT:-$LABEL}
 SEED=$FIRST_SEED MODEL=$TRAIN_MODEL
 # As assistant_cpu.sh would choose it.
 if [ "$DTYPE" = auto ]; then

@@ -252,7 +252,7 @@ def verdict(figure: Mapping[str, Any], rule: str, *, reference: float = 0.0) -> 
         "below": (above < 0, below > 0),
         "not_below": (below > -MARGIN, above < 0),
         "not_above": (above < MARGIN, below > 0),
-        "chance": (lower >= 0.5 - CHANCE and upper <= 0.5 + CHANCE, lower > 0.5 or upper < 0.5 - CHANCE),
+        "chance": (0.5 - CHANCE <= lower <= 0.5 <= upper <= 0.5 + CHANCE, lower > 0.5 or upper < 0.5),
     }[rule]
     return HOLDS if holds else FAILS if fails else OPEN
 

@@ -82,8 +82,9 @@ def test_a_dry_run_counts_prompts_and_tokens_and_writes_nothing(tmp_path):
     ],
 )
 def test_a_wrong_option_is_named(flags, problem, tmp_path):
-    done = run(FOLDER / "figure_8.sh", *flags, "--output-dir", tmp_path / "out", check=False)
+    done = run(FOLDER / "figure_8.sh", "--output-dir", tmp_path / "out", *flags, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", problem + "\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_says_what_the_figure_is_and_which_files_it_reads():
