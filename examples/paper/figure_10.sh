@@ -7,7 +7,7 @@
 # claims in the same words are bound here, so that little can change; docs/tasks.md says why.
 
 . "$(dirname "$0")/common.sh"
-LONG_laptop=12
+SHORT_laptop=80 LONG_laptop=24
 begin "$@"
 ablation ablation-truthfulqa "$TRUTHFULQA" truthfulqa "$SHORT" --consistency off
 ablation ablation-alpaca "$DATA/alpaca_human_pairs.jsonl" preference "$LONG" --consistency off

@@ -6,7 +6,7 @@
 # Files: truthfulqa_pilot_train.jsonl (gpu, cluster: truthfulqa_paper_train.jsonl).
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=32 ITERATIONS_laptop=64
+SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=80 ITERATIONS_laptop=64 SEEDS_laptop=0,1
 begin "$@"
 ablation ablation "$TRUTHFULQA" truthfulqa "$SHORT" --init golden,wrong
 finish ablation "$OUT/ablation"
