@@ -7,13 +7,14 @@
 # PAIRS.jsonl has question, choice, choice_2, and label as gold, which only evaluation reads; without it, small pairs that
 # make_pairs.py makes up. Killed at any moment, the same
 # command goes on where it was. Sizes can be set: LABEL=32 REST=200 TEST=200 PROMPTS=200 STEPS=20 EPOCHS=1
-# MODEL=bundled SEED=0 DTYPE=float32. Pairs of more than LONGEST=600 characters are left out.
+# MODEL=bundled SEED=0 DTYPE=float32 SEARCH=bootstrap CALIBRATION=batch TOKENS=48 DUELS=50 HELD_OUT=32. Pairs of more than LONGEST=600 characters are left out.
 set -euo pipefail
 
 pairs=${1:-}
 out=${2:-runs/assistant}
 LABEL=${LABEL:-32} REST=${REST:-200} TEST=${TEST:-200} PROMPTS=${PROMPTS:-200} STEPS=${STEPS:-20} EPOCHS=${EPOCHS:-1}
-MODEL=${MODEL:-bundled} SEED=${SEED:-0} LONGEST=${LONGEST:-600}
+MODEL=${MODEL:-bundled} SEED=${SEED:-0} LONGEST=${LONGEST:-600} SEARCH=${SEARCH:-bootstrap} CALIBRATION=${CALIBRATION:-batch}
+TOKENS=${TOKENS:-48} DUELS=${DUELS:-50} HELD_OUT=${HELD_OUT:-32}
 # bfloat16 is several times faster on a CPU that can add and multiply it, and several times slower on one that cannot.
 if grep -qE -m1 'amx_bf16|avx512_bf16' /proc/cpuinfo 2>/dev/null; then fast=bfloat16; else fast=float32; fi
 DTYPE=${DTYPE:-$fast}
@@ -48,8 +49,8 @@ for name, part in cut.items():
 PY
 
 echo "== 1. labels without gold"
-elicitor label "$out/label.jsonl" --task preference --model "$MODEL" --seed "$SEED" --search bootstrap \
-  --calibration batch --output-dir "$out/labels" --resume --set backend.dtype="$DTYPE" --set bootstrap.rounds=3
+elicitor label "$out/label.jsonl" --task preference --model "$MODEL" --seed "$SEED" --search "$SEARCH" \
+  --calibration "$CALIBRATION" --output-dir "$out/labels" --resume --set backend.dtype="$DTYPE" --set bootstrap.rounds=3
 
 echo "== 2. initial reward model, relabelling, final reward model"
 elicitor train reward "$out/labels" --rest "$out/rest.jsonl" -o "$out/rm-found" --resume --seed "$SEED" \
@@ -62,10 +63,10 @@ elicitor eval reward "$out/rm-found" "$out/rm-golden" "$out/rm-found/initial" --
 
 echo "== 4. policy against the final reward model"
 elicitor train rl "$out/prompts.jsonl" --reward "$out/rm-found" --model "$MODEL" -o "$out/policy" --resume \
-  --seed "$SEED" --steps "$STEPS" --max-new-tokens 48 --set dtype="$DTYPE" --set max_prompt_tokens=128 \
-  --set eval_prompts=8 --set test_prompts=32
+  --seed "$SEED" --steps "$STEPS" --max-new-tokens "$TOKENS" --set dtype="$DTYPE" --set max_prompt_tokens=128 \
+  --set eval_prompts=$((HELD_OUT / 4)) --set test_prompts="$HELD_OUT"
 
 echo "== 5. win rate against the start, on the test pairs' prompts, judged by three"
 elicitor eval winrate "adapter:$out/policy" "$MODEL" --prompts "$out/test.jsonl" -o "$out/winrate" --resume \
-  --judge "$out/rm-found" --judge "$out/rm-golden" --judge "$MODEL" --limit 50 --max-new-tokens 48 --seed "$SEED" \
+  --judge "$out/rm-found" --judge "$out/rm-golden" --judge "$MODEL" --limit "$DUELS" --max-new-tokens "$TOKENS" --seed "$SEED" \
   --dtype "$DTYPE"

@@ -112,6 +112,13 @@ def test_pools_have_the_share_asked_for_and_one_size(base, tmp_path):
     assert result.results[1].label_accuracy.n == sizes[0]
 
 
+def test_pools_are_drawn_from_all_rows_and_cut_to_the_limit(base, tmp_path):
+    result = run_ablation(base(n=60, limit=10), {"balance": ["0.5"]}, tmp_path / "out", seeds=[0])
+    assert [row.label_accuracy.n for row in result.results] == [10, 10]
+    pool = (tmp_path / "out" / "balance=0.5" / "pool.jsonl").read_text().splitlines()
+    assert max(int(json.loads(line)["id"][1:]) for line in pool) >= 10
+
+
 def test_an_ablation_goes_on_and_refuses_another(base, tmp_path):
     settings, factors = base(), {"alpha": ["10"]}
     first = run_ablation(settings, factors, tmp_path / "out")

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -201,7 +202,9 @@ def test_a_suite_is_priced_run_and_resumed(elicitor, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE)
     code, out, _ = elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "--dry-run")
     assert (code, list(tmp_path.glob("runs"))) == (0, [])
-    assert "sentiment: 4 examples to label, 4 to test; tokens: search" in out
+    assert re.search(
+        r"sentiment: 4 examples to label, 4 to test; search [\d,]+ to [\d,]+ tokens in \d+ to \d+ prompts", out
+    )
     code, out, err = elicitor("eval", "--suite", "suite.yaml", "--limit", 4, "-o", "out")
     assert code == 0
     assert "tables and figure: out/results.md, .csv, .tex, .json, .png" in out
@@ -258,7 +261,7 @@ def test_an_ablation_is_priced_and_run(elicitor, tmp_path):
     ablate = ("ablate", "x.jsonl", "--task", "sentiment", "--model", "fake", "--seeds", "0,1", "--alpha", "10,50,90")
     code, out, _ = elicitor(*ablate, "--dry-run")
     assert code == 0
-    assert out.startswith("6 searches of 12 examples")
+    assert re.match(r"6 searches of 12 examples; [\d,]+ to [\d,]+ tokens in [\d,]+ to [\d,]+ prompts\n", out)
     code, out, _ = elicitor(*ablate, "-o", "out")
     assert code == 0
     assert "alpha=10" in out

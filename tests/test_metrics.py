@@ -181,6 +181,16 @@ def test_a_difference_that_all_items_share_is_not_by_chance():
     assert difference(first, second, [str(i) for i in range(40)], rng=rng()).p_value == pytest.approx(1 / 2001)
 
 
+def test_no_interval_of_a_difference_goes_beyond_all_right_less_all_wrong():
+    """Two seeds that differ much: widening their spread would end at 1.2."""
+    first = np.asarray([[True, True, True, True], [False, False, False, False]])
+    wrong = np.zeros((1, 4), bool)
+    estimate = difference(first, wrong, ["a", "b", "c", "d"], rng=rng()).estimate
+    assert (estimate.value, estimate.upper) == (0.5, 1.0)
+    turned = difference(wrong, first, ["a", "b", "c", "d"], rng=rng()).estimate
+    assert (turned.value, turned.lower) == (-0.5, -1.0)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(1, 2\) and 3 groups"):
         accuracy(np.ones((1, 2), bool), ["a", "b", "c"], rng=rng())

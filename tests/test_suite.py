@@ -186,6 +186,9 @@ def test_the_cost_is_counted_before_anything_runs(suite_file, tmp_path):
         assert cost.n_label == 24
         spent = sum(row.cost.tokens_computed for row in result.rows)
         assert cost.condition_tokens[0] <= spent <= cost.condition_tokens[1]
+        asked = sum(row.cost.prompts for row in result.rows)
+        assert cost.condition_prompts[0] <= asked <= cost.condition_prompts[1]
+        assert cost.search_prompts[0] <= result.search_cost.prompts <= cost.search_prompts[1]
         assert cost.search_tokens[0] <= result.search_cost.tokens_computed <= cost.search_tokens[1]
 
 

@@ -324,7 +324,18 @@ def test_a_training_has_nothing_to_review(watch, tmp_path):
 
 def test_a_running_search_is_watched_paused_stopped_and_resumed(elicitor, tmp_path):
     def words(model):
-        return "label", texts(tmp_path), "--task", "sentiment", "--model", model, "--batch-size", "12"
+        return (
+            "label",
+            texts(tmp_path),
+            "--task",
+            "sentiment",
+            "--search",
+            "icm",
+            "--model",
+            model,
+            "--batch-size",
+            "12",
+        )
 
     # Slow enough that a server can begin, and what it says be heard, before the search has finished.
     slow = words("fake:delay=0.2,noise=1.5")

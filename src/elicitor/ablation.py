@@ -217,7 +217,9 @@ def run_ablation(
     variants = make_variants(base, factors)
     task = task_of(base)
     dataset = load_dataset(base.data, task, limit=base.limit)
-    gold = load_gold(base.data, task, limit=base.limit).labels
+    # Pools of a given balance are drawn from all rows.
+    drawn = any(variant.positive_share is not None for variant in variants)
+    gold = load_gold(base.data, task, limit=None if drawn else base.limit).labels
     without = [example.id for example in dataset.examples if example.id not in gold]
     if without:
         raise DataError(f"{base.data}: example {without[0]!r} has no gold label", fix="drop rows without gold")

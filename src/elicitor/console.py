@@ -53,10 +53,16 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
         print_json([asdict(cost) for cost in costs])
         return
     for cost in costs:
-        search, conditions = (f"{low:,} to {high:,}" for low, high in (cost.search_tokens, cost.condition_tokens))
+        search, conditions = (
+            f"{low:,} to {high:,} tokens in {fewest:,} to {most:,} prompts"
+            for (fewest, most), (low, high) in (
+                (cost.search_prompts, cost.search_tokens),
+                (cost.condition_prompts, cost.condition_tokens),
+            )
+        )
         time = f"{duration(cost.seconds[0])} to {duration(cost.seconds[1])}" if cost.seconds else "time unknown"
         print(
-            f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; tokens: search {search}, "
+            f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; search {search}; "
             f"conditions {conditions}; {time}"
         )
     known = [cost.seconds for cost in costs if cost.seconds]
@@ -92,12 +98,15 @@ def show_ablation(result: Ablation, *, as_json: bool) -> None:
 
 def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
     """Print what an ablation would cost: so many times its base."""
-    tokens = [searches * end for end in one.tokens]
+    prompts, tokens = ([searches * end for end in bounds] for bounds in (one.prompts, one.tokens))
     seconds, price = (bounds and [searches * end for end in bounds] for bounds in (one.seconds, one.price))
     if as_json:
-        print_json({"searches": searches, "tokens": tokens, "seconds": seconds, "price": price})
+        print_json({"searches": searches, "prompts": prompts, "tokens": tokens, "seconds": seconds, "price": price})
         return
-    print(f"{searches} searches of {one.n_examples} examples; tokens: {tokens[0]:,} to {tokens[1]:,}")
+    print(
+        f"{searches} searches of {one.n_examples} examples; {tokens[0]:,} to {tokens[1]:,} tokens in {prompts[0]:,} to "
+        f"{prompts[1]:,} prompts"
+    )
     if price:
         print(f"price if all prompt tokens cost the same: {price[0]:,.2f} to {price[1]:,.2f}")
     _show_time(one.tokens_per_second, seconds)

@@ -3,7 +3,7 @@
 Claims of one question are not independent, so whole groups are resampled; seeds are resampled as well, so that an
 interval covers both which items were drawn and which demonstrations were. With few seeds a plain bootstrap would show too
 little of their spread (it divides by k where k - 1 is due), so deviations of resampled seeds are widened by that much
-(within the bounds that a share has).
+(within the bounds that a share, or a difference of shares, has).
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def difference(
     gained = first.astype(np.float64) - second.astype(np.float64)
     index = _group_index(gained, groups)
     draws = _resampled_means([gained], index, rng=rng, resamples=resamples)[0]
-    estimate = _estimate(gained.mean(axis=1), draws, index)
+    estimate = _estimate(gained.mean(axis=1), np.clip(draws, -1, 1), index)
     if estimate.lower is None or estimate.value is None:
         return Difference(estimate, None)
     # Under no difference the draws would lie around 0 as they now lie around the estimate.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elicitor.backends.base import Backend, OnStage
+from elicitor.backends.base import Backend, OnStage, Prompt
 from elicitor.backends.trie import token_cost
 from elicitor.baselines import BOOTSTRAPS, PROBES, ZERO_SHOT, Condition
 from elicitor.comparison import Comparison
@@ -31,15 +31,19 @@ class PartCost:
         name: Name in the suite.
         n_label: Examples to label.
         n_test: Test examples.
-        search_tokens: Prompt tokens of the searches of all seeds, least and most.
-        condition_tokens: Prompt tokens of all conditions and seeds, least and most.
+        search_prompts: Prompts of the searches of all seeds, least and most.
+        search_tokens: Their prompt tokens.
+        condition_prompts: Prompts of all conditions and seeds, least and most.
+        condition_tokens: Their prompt tokens.
         seconds: Least and most, at the rate measured on this task; None for a model behind a server.
     """
 
     name: str
     n_label: int
     n_test: int
+    search_prompts: tuple[int, int]
     search_tokens: tuple[int, int]
+    condition_prompts: tuple[int, int]
     condition_tokens: tuple[int, int]
     seconds: tuple[float, float] | None
 
@@ -86,39 +90,56 @@ def suite_cost(
                 max_shots=config.max_shots,
                 bootstrap_rounds=settings.bootstrap.rounds,
             )
-            conditions = _condition_tokens(comparison, part.conditions)
+            asked, conditions = _condition_costs(comparison, part.conditions)
             n_seeds = len(config.seeds)
+            prompts = search.prompts[0] * n_seeds, search.prompts[1] * n_seeds
             tokens = search.tokens[0] * n_seeds, search.tokens[1] * n_seeds
             rate = search.tokens_per_second
             least, most = (tokens[end] + conditions[end] for end in (0, 1))
-            seconds = None if rate is None else (least / rate, most / rate)
-            costs.append(PartCost(part.name, len(workload.dataset), len(comparison.test), tokens, conditions, seconds))
+            costs.append(
+                PartCost(
+                    name=part.name,
+                    n_label=len(workload.dataset),
+                    n_test=len(comparison.test),
+                    search_prompts=prompts,
+                    search_tokens=tokens,
+                    condition_prompts=asked,
+                    condition_tokens=conditions,
+                    seconds=None if rate is None else (least / rate, most / rate),
+                )
+            )
     return costs
 
 
-def _condition_tokens(comparison: Comparison, conditions: Sequence[Condition]) -> tuple[int, int]:
-    least = most = 0
+def _condition_costs(
+    comparison: Comparison, conditions: Sequence[Condition]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Prompts and their tokens, least and most of each."""
+    bounds = np.zeros((2, 2), dtype=np.int64)
     for condition in conditions:
         if condition in ZERO_SHOT:
             if comparison.obstacle(condition) is None:
-                tokens = token_cost(comparison.prompts(condition, {})).tokens_computed
-                least, most = least + tokens, most + tokens
+                bounds += _asked(comparison.prompts(condition, {}))
             continue
         if condition in PROBES:
             if comparison.obstacle(condition) is None or condition == "supervised_probe":
-                tokens = _probe_tokens(comparison)
-                least, most = least + tokens, most + tokens
+                texts = 2 * (len(comparison.train) + len(comparison.test)) + len(comparison.train)
+                bounds += np.asarray([[texts], [_probe_tokens(comparison)]])
             continue
         for seed in comparison.seeds:
             kept = comparison.demonstrations(seed)
-            tokens = token_cost(comparison.prompts(condition, dict.fromkeys(kept, 0))).tokens_computed
-            least, most = least + tokens, most + tokens
+            bounds += _asked(comparison.prompts(condition, dict.fromkeys(kept, 0)))
             if condition in BOOTSTRAPS:
                 problem = comparison.problem(sorted(kept), Meter())
                 variant = BootstrapConfig(rounds=comparison.bootstrap_rounds, keep=BOOTSTRAPS[condition].keep)
-                bounds = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))
-                least, most = least + int(bounds[2, 0]), most + int(bounds[2, 1])
-    return least, most
+                bounds += bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))[1:3]
+    (fewest, most), (cheapest, dearest) = bounds.tolist()
+    return (fewest, most), (cheapest, dearest)
+
+
+def _asked(prompts: Sequence[Prompt]) -> np.ndarray:
+    """Number and tokens of prompts, shape (2, 1)."""
+    return np.asarray([[len(prompts)], [token_cost(prompts).tokens_computed]])
 
 
 def _probe_tokens(comparison: Comparison) -> int:

@@ -75,7 +75,7 @@ FILES = {
     "baselines.md": SUITE_FILES,
     "evaluation.md": SUITE_FILES,
     "index.md": {"reviews.jsonl": reviews(range(24)), "held-out.jsonl": reviews(range(60, 72))},
-    "results.md": SUITE_FILES,
+    "measurements.md": SUITE_FILES,
     "models.md": {"claims.jsonl": claims(range(4))},
     "probes.md": {"reviews.jsonl": reviews(range(400))},
     "reward.md": {

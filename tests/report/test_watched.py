@@ -22,6 +22,8 @@ def test_a_search_is_paused_and_its_labels_are_marked(visit, data, tmp_path):
         str(data[0]),
         "--task",
         "sentiment",
+        "--search",
+        "icm",
         "--model",
         "fake:delay=0.2,noise=1",
         "--output-dir",

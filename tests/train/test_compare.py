@@ -43,6 +43,24 @@ def test_conditions_differ_by_labels_alone_and_a_repeated_comparison_trains_noth
     assert again(True) == first
 
 
+def test_one_vote_of_an_annotator_for_each_example_is_a_condition(run, review_files, tiny_model, tmp_path):
+    def human(votes):
+        rows = [json.loads(line) for line in review_files[0].read_text().splitlines()]
+        for row in rows:
+            row["human_votes"] = votes(row)
+        review_files[0].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = SETTINGS.model_copy(update={"epochs": 1})
+        out = tmp_path / "out"
+        return compare(
+            run, review_files[1], out, conditions=["human"], settings=settings, model=str(tiny_model), resume=True
+        ).rows[0]
+
+    row = human(lambda row: [1 - row["label"]] * 3)
+    assert (row.condition, row.demonstrations, row.label_accuracy) == ("human", 24, 0.0)
+    with pytest.raises(ConfigError, match="1 of 24 demonstrations have no human votes"):
+        human(lambda row: [] if row["id"] == "r0" else [row["label"]])
+
+
 def test_label_accuracy_leaves_reviewed_examples_out(run, review_files, tiny_model, tmp_path):
     for item in run.labels[:6]:
         verdict = "right" if item.label == ("negative", "positive")[int(item.id[1:]) % 2] else "wrong"

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
-from elicitor.baselines import NEEDS_GOLD, Condition, noised_gold, random_labels
+from elicitor.baselines import NEEDS_GOLD, Condition, check_votes, noised_gold, one_vote_each, random_labels
 from elicitor.comparison import Answers, agreement
 from elicitor.config import RunConfig
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError
 from elicitor.evaluation import ConditionResult, condition_results, test_set, train_gold
 from elicitor.files import read_json, write_json
+from elicitor.gold import load_votes
 from elicitor.labelling import Run
 from elicitor.models import load_backend
 from elicitor.objective import normalize
@@ -35,8 +36,10 @@ from elicitor.train.sft import Labelled, SftSettings, fit, labelled_run
 if TYPE_CHECKING:
     from elicitor.train.lora import OnTrainStep
 
-TrainedOn = Literal["untrained", "random", "found", "noised_gold", "golden"]
+TrainedOn = Literal["untrained", "random", "found", "human", "noised_gold", "golden"]
 TRAINED_ON: tuple[TrainedOn, ...] = get_args(TrainedOn)
+DEFAULT: tuple[TrainedOn, ...] = tuple(name for name in TRAINED_ON if name != "human")
+"""Without ``human``, for which few data sets have votes."""
 RESULT = "comparison.json"
 
 
@@ -75,6 +78,7 @@ class Plan:
     Attributes:
         labelled: Examples with found labels, those that every condition uses.
         golden: Gold label by position of the same examples, empty if no condition needs it.
+        votes: Labels that annotators gave, by position, empty if no condition needs them.
         judged: Those of them whose found label is the search's own and not a review's: label accuracy is over them.
         test: Test examples.
         truth: Gold label of each of them.
@@ -86,6 +90,7 @@ class Plan:
 
     labelled: Labelled
     golden: Mapping[int, int]
+    votes: Mapping[int, Sequence[int]]
     judged: Mapping[int, int]
     test: Dataset
     truth: list[int]
@@ -102,6 +107,8 @@ class Plan:
         match condition:
             case "random":
                 return random_labels(list(found), n_labels=n_labels, rng=rng)
+            case "human":
+                return one_vote_each(check_votes(self.votes, list(found)), rng=rng)
             case "noised_gold":
                 return noised_gold(self.golden, found, n_labels=n_labels, rng=rng)
             case "golden":
@@ -115,7 +122,7 @@ def compare(
     test_data: str | Path,
     output_dir: str | Path,
     *,
-    conditions: Sequence[str] = TRAINED_ON,
+    conditions: Sequence[str] = DEFAULT,
     seeds: Sequence[int] = (0,),
     settings: SftSettings | None = None,
     model: str | None = None,
@@ -169,6 +176,7 @@ def compare(
         str(test_data),
         reviewed=reviewed_ids(run.path if isinstance(run, Run) else Path(run)),
         needs_gold=bool(NEEDS_GOLD & set(chosen)),
+        needs_votes="human" in chosen,
         test_limit=test_limit,
         gold_column=gold_column,
         gold_data=None if gold_data is None else str(gold_data),
@@ -232,6 +240,7 @@ def _plan(
     *,
     reviewed: frozenset[str],
     needs_gold: bool,
+    needs_votes: bool,
     test_limit: int | None,
     gold_column: str | None,
     gold_data: str | None,
@@ -255,13 +264,28 @@ def _plan(
         if without := len(labelled.labels) - len(known):
             notes.append(f"{without} of {len(labelled.labels)} examples not trained on: they have no gold label")
         labelled = replace(labelled, labels={i: label for i, label in labelled.labels.items() if i in known})
+    votes = load_votes(config.data, task, limit=config.limit) if needs_votes else {}
+    cast = {i: votes[examples[i].id] for i in labelled.labels if examples[i].id in votes}
+    if needs_votes:
+        check_votes(cast, list(labelled.labels))
     if labelled.left_out:
         notes.append(f"{labelled.left_out} examples not trained on: the audit found their labels indeterminate")
     judged = {i: label for i, label in known.items() if examples[i].id not in reviewed}
     if given := len(labelled.labels.keys() & known.keys()) - len(labelled.labels.keys() & judged.keys()):
         notes.append(f"label accuracy leaves out {given} examples: a review gave their labels to the search")
     truth = [test_gold.labels[example.id] for example in test.examples]
-    return Plan(labelled, known, judged, test, truth, config, model, settings, notes)
+    return Plan(
+        labelled=labelled,
+        golden=known,
+        votes=cast,
+        judged=judged,
+        test=test,
+        truth=truth,
+        config=config,
+        model=model,
+        settings=settings,
+        notes=notes,
+    )
 
 
 def _job(
