@@ -19,7 +19,7 @@ from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import read_json, write_json, write_rows
+from elicitor.files import read_json, stray_entry, write_json, write_rows, writing
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, run
@@ -230,7 +230,8 @@ def run_ablation(
     results: list[VariantResult] = []
     for number, variant in enumerate(variants):
         place = folder / variant.name.replace("/", "-").replace(" ", "")
-        place.mkdir(parents=True, exist_ok=True)
+        with writing(place):
+            place.mkdir(parents=True, exist_ok=True)
         settings = configured(base, variant.settings)
         if pools[variant.name] is not None:
             write_rows(place / "pool.jsonl", pools[variant.name] or [])
@@ -327,7 +328,8 @@ def _claim(folder: Path, base: RunConfig, variants: Sequence[Variant], seeds: Se
                 fix="give the same again, or another --output-dir",
             )
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, settings)

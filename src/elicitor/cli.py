@@ -29,6 +29,7 @@ from elicitor import (
 from elicitor.cli_options import ConfigFile, Json, OutputDir, Overrides, new_folder, run_settings
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ElicitorError
+from elicitor.files import disk_error
 
 app = typer.Typer(
     name="elicitor",
@@ -187,6 +188,12 @@ def main() -> None:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:  # libraries that write themselves raise their own
+        told = disk_error(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

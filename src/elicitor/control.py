@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Literal, get_args
 
 from elicitor.errors import ConfigError
-from elicitor.files import is_held, write_json
+from elicitor.files import is_held, write_json, writing
 from elicitor.runs import LOCK
 
 Action = Literal["pause", "resume", "stop"]
@@ -74,13 +74,16 @@ def controlled(folder: Path) -> Iterator[None]:
     Args:
         folder: Folder of a run or training. Requests that an earlier process has left there are dropped.
     """
-    _clear(folder)
+    with writing(folder):
+        _clear(folder)
     token = _folders.set((*_folders.get(), folder))
     try:
         yield
     finally:
         _folders.reset(token)
-        _clear(folder)
+        # A folder that has become read-only keeps what was asked, until it is opened again.
+        with suppress(OSError):
+            _clear(folder)
 
 
 @contextmanager

@@ -38,6 +38,10 @@ class ContextOverflowError(ElicitorError):
     """A context does not fit into the model's window and no policy allows a smaller one."""
 
 
+class DiskError(ElicitorError):
+    """A file cannot be written: the disk is full, or the folder is read-only. What was finished before is whole."""
+
+
 class BackendError(ElicitorError):
     """A model could not be loaded or did not answer.
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from elicitor.data import ORDERS
 from elicitor.errors import BackendError, ConfigError
 from elicitor.export_card import make_card
-from elicitor.files import write_atomic, write_rows
+from elicitor.files import stray_entry, write_atomic, write_rows, writing
 from elicitor.labelling import Run, load_run
 from elicitor.search import FoundLabel
 from elicitor.train.pairs import Pair, found_choices, prompt_fields
@@ -83,7 +83,7 @@ def export(
     if format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}", fix=f"use one of {', '.join(FORMATS)}")
     folder = Path(output_dir)
-    if folder.exists() and not (folder.is_dir() and (force or not any(folder.iterdir()))):
+    if folder.exists() and not (folder.is_dir() and (force or not stray_entry(folder))):
         raise ConfigError(f"{folder} is in use", fix="choose another --output-dir, or add --force")
     done = run if isinstance(run, Run) else load_run(Path(run))
     labelled, config = labelled_run(done, keep_abstained=keep_abstained)
@@ -101,7 +101,8 @@ def export(
     if not rows:
         raise ConfigError(f"no row of format {format!r} is left", fix="add --keep-abstained, or use another format")
     reasons = {reason: count for reason, count in left_out.items() if count}
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / ROWS, rows)
     write_atomic(
         folder / CARD,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from elicitor.errors import ConfigError
 from elicitor.evaluation import Evaluation
+from elicitor.files import replacing
 from elicitor.metrics import Estimate
 from elicitor.tables import judged
 
@@ -54,7 +55,8 @@ def bar_figure(results: Sequence[Evaluation], names: Sequence[str], file: Path) 
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_bars_width(results), 4.5), layout="constrained")
         _bars(figure.add_subplot(), results, names)
-        figure.savefig(file, dpi=150)
+        with replacing(file) as temporary:
+            figure.savefig(temporary, dpi=150, format=file.suffix[1:])
 
 
 def draw(views: Views, file: Path, *, only: Sequence[str] = ()) -> list[str]:
@@ -96,7 +98,8 @@ def draw(views: Views, file: Path, *, only: Sequence[str] = ()) -> list[str]:
             axes.set_title(f"{_plain(title)}\n", loc="left", fontweight="bold")
             axes.text(0, 1.015, _plain(caption), transform=axes.transAxes, fontsize=7, color="0.35", va="bottom")
         try:
-            figure.savefig(file, dpi=200)
+            with replacing(file) as temporary:
+                figure.savefig(temporary, dpi=200, format=file.suffix[1:].lower())
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror}", fix="choose another -o FILE") from error
     return [kind for kind, _, _ in chosen]

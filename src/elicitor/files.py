@@ -2,20 +2,111 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from elicitor.errors import DataError, RunLockedError
+from elicitor.errors import DataError, DiskError, RunLockedError
 from elicitor.shapes import check
 
 _LOCK_SECONDS = 0.2
 """How long a lock is waited for: whoever only looks whether it is held has it for an instant."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM}
+_BY_OTHERS = (*(f"(os error {code})" for code in (*_FULL, errno.EROFS)), "PytorchStreamWriter failed")
+"""How libraries that write themselves, such as safetensors and torch, say that a disk is full or read-only."""
+
+
+def disk_error(error: BaseException, place: Path | None = None) -> DiskError | None:
+    """What to tell of an error that means that a disk is full or a folder read-only; None for any other error.
+
+    Args:
+        error: What was raised, by whatever library.
+        place: What was being written, where the error itself does not name it.
+    """
+    code, said = None, " ".join(str(error).split())[:200]
+    if isinstance(error, OSError):
+        code, said = error.errno, error.strerror or said
+        place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else place
+        if code not in {*_FULL, *_DENIED, errno.EROFS}:
+            return None
+    elif not any(words in said for words in _BY_OTHERS):
+        return None
+    elif f"(os error {errno.EROFS})" in said:
+        code = errno.EROFS
+    what = f"{place or 'a file'} cannot be written: {said}"
+    if code in _DENIED:
+        return DiskError(f"{place or 'a file'}: {said}", fix="check the permissions of its folder, or choose another")
+    if code == errno.EROFS:
+        return DiskError(what, fix="make the folder writable and go on with --resume, or choose another --output-dir")
+    return DiskError(what, fix="free some space, then give the same command again, with --resume if it takes that")
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Say in our own words that a disk is full or a folder read-only.
+
+    Args:
+        place: What is being written.
+
+    Raises:
+        DiskError: If so; other errors stay what they are.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors and torch have errors of their own for it
+        told = disk_error(error, place)
+        if told is None:
+            raise
+        raise told from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Replace a file as a whole: what is written to the place that is given takes the file's when the block ends.
+
+    Args:
+        path: File to replace.
+
+    Yields:
+        A file beside it, which goes if the block fails.
+
+    Raises:
+        DiskError: If the disk is full or the folder read-only.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def stray_entry(folder: Path, *, known: Iterable[str] = ()) -> str | None:
+    """Name of something in a folder that is not what a kill before the beginning may have left there.
+
+    Args:
+        folder: The folder; it need not exist.
+        known: Names that may be there.
+
+    Returns:
+        The first such name; None if the folder is as good as empty.
+    """
+    if not folder.is_dir():
+        return None
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith(".tmp"))
+    return next((name for name in names if name not in known), None)
 
 
 class Record(dict[str, Any]):
@@ -75,13 +166,14 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     Args:
         path: File to write.
         text: New content, or its parts, which are written as they come.
+
+    Raises:
+        DiskError: If the disk is full or the folder read-only; the old content stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.writelines([text] if isinstance(text, str) else text)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,8 @@ from typing import IO, Any
 from pydantic import TypeAdapter
 
 from elicitor.config import RunConfig, deciding_settings, read_config
-from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import hold, json_line, read_json, write_atomic, write_json, write_rows
+from elicitor.errors import ConfigError, DataError, ElicitorError, ResumeMismatchError
+from elicitor.files import hold, json_line, read_json, stray_entry, write_atomic, write_json, write_rows, writing
 from elicitor.manifest import SCHEMA
 from elicitor.shapes import Manifest, check, validated
 
@@ -107,16 +108,21 @@ class RunFolder:
             The folder, its lock held.
 
         Raises:
-            ConfigError: If the folder holds anything else or cannot be written.
+            ConfigError: If the folder holds anything else or cannot be made.
+            DiskError: If the disk is full or the folder read-only.
             RunLockedError: If another process is starting a run there.
         """
         refuse_used(path)
         folder = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            folder._acquire()
+            with writing(path):
+                path.mkdir(parents=True, exist_ok=True)
+                folder._acquire()
             write_atomic(path / CONFIG, config.to_yaml())
             write_json(path / MANIFEST, manifest)
+        except ElicitorError:
+            folder.close()
+            raise
         except OSError as error:
             folder.close()
             raise ConfigError(
@@ -145,19 +151,22 @@ class RunFolder:
         if not has_run(path):
             return cls.create(path, config, manifest)
         folder = cls(path)
-        folder._acquire()
+        with writing(path):
+            folder._acquire()
         try:
             before = read_manifest(path)
             made_with = read_config(path / CONFIG)
             _compare("setting", deciding_settings(made_with), deciding_settings(config))
             _compare("manifest entry", before["identity"], manifest["identity"])
-            for leftover in path.glob(".*.tmp"):
-                leftover.unlink()
+            with writing(path):
+                for leftover in path.glob(".*.tmp"):
+                    leftover.unlink()
             if config != made_with:
                 # What may differ, such as a server's address, is from now on as it was given last.
                 write_atomic(path / CONFIG, config.to_yaml())
             if (path / EVENTS).exists():
-                _cut(path / EVENTS, folder.checkpoint().event_bytes)
+                with writing(path / EVENTS):
+                    _cut(path / EVENTS, folder.checkpoint().event_bytes)
         except BaseException:
             folder.close()
             raise
@@ -175,26 +184,34 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the files and release the lock."""
-        for stream in (self._events, self._lock):
-            if stream:
-                stream.close()
+        if self._events:
+            # What is not on disk by now belongs to no checkpoint; a full disk would refuse it once more.
+            with suppress(OSError):
+                self._events.close()
+        if self._lock:
+            self._lock.close()
         self._events = self._lock = None
 
     def append(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Add events; they count once a checkpoint has been saved after them."""
-        if self._events is None:
-            self._events = (self.path / EVENTS).open("ab")
-        self._events.write("".join(json_line(event) for event in events).encode())
+        with writing(self.path / EVENTS):
+            if self._events is None:
+                self._events = (self.path / EVENTS).open("ab")
+            self._events.write("".join(json_line(event) for event in events).encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Make everything up to here survive a kill.
 
         Args:
             checkpoint: Where the run stands; the length of ``events.jsonl`` is filled in.
+
+        Raises:
+            DiskError: If the disk is full or the folder read-only; the run can be resumed from the checkpoint before.
         """
         if self._events is not None:
-            self._events.flush()
-            os.fsync(self._events.fileno())
+            with writing(self.path / EVENTS):
+                self._events.flush()
+                os.fsync(self._events.fileno())
         events = self.path / EVENTS
         length = events.stat().st_size if events.exists() else 0
         # One line: it is rewritten after every step and read by nobody but `resume`.
@@ -262,10 +279,8 @@ def refuse_used(path: Path) -> None:
         raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
     if has_run(path):
         raise ConfigError(f"{path} holds a run", fix="add --resume to go on with it, or choose another --output-dir")
-    if path.is_dir():
-        strange = [e.name for e in path.iterdir() if e.name not in (LOCK, CONFIG) and not e.name.endswith(".tmp")]
-        if strange:
-            raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
+    if strange := stray_entry(path, known=(LOCK, CONFIG)):
+        raise ConfigError(f"{path} is not empty, it holds {strange!r}", fix="choose another --output-dir")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

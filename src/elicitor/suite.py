@@ -22,7 +22,7 @@ from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
-from elicitor.files import read_json, write_atomic, write_json
+from elicitor.files import read_json, stray_entry, write_atomic, write_json, writing
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
@@ -261,13 +261,17 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
                     f"the suite in {folder} was made with {key} = {before.get(key)!r}, now it is {settings[key]!r}",
                     fix="give the same again, or choose another --output-dir",
                 )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    # First, because they make the folder this suite's: a kill before the next line leaves one that can be resumed.
+    write_json(folder / SETTINGS, settings)
     for part, (rows, test_rows) in plan:
-        part.folder.mkdir(parents=True, exist_ok=True)
+        with writing(part.folder):
+            part.folder.mkdir(parents=True, exist_ok=True)
         _write_rows(part.folder / "label.jsonl", rows)
         _write_rows(part.test, test_rows)
-    write_json(folder / SETTINGS, settings)
     return [part for part, _ in plan]
 
 

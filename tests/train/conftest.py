@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny_models import write_tiny
 
 import elicitor
 
@@ -10,43 +11,10 @@ import elicitor
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Folder of a tiny Llama with a tokenizer that has a chat template."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    for name in ("trl", "peft", "datasets"):
+    for name in ("torch", "transformers", "tokenizers", "trl", "peft", "datasets"):
         pytest.importorskip(name)
     path = tmp_path_factory.mktemp("models") / "tiny"
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=270,
-        special_tokens=["<unk>", "<s>", "</s>", "<u>", "<a>"],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    words.train_from_iterator(["word"], trainer)
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.chat_template = (
-        "{% for m in messages %}{{ '<u>' if m['role'] == 'user' else '<a>' }}{{ m['content'] }}</s>{% endfor %}"
-        "{% if add_generation_prompt %}<a>{% endif %}"
-    )
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-    )
-    torch.manual_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
-    fast.save_pretrained(path)
+    write_tiny(path)
     return path
 
 

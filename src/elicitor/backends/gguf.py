@@ -19,6 +19,7 @@ from pathlib import Path
 
 from elicitor.backends.gguf_header import check_header
 from elicitor.errors import BackendError
+from elicitor.files import disk_error, writing
 
 
 def cache_folder() -> Path:
@@ -53,8 +54,9 @@ def converted(path: Path, *, dtype: str) -> tuple[Path, str]:
     if not folder.is_dir():
         import filelock
 
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock"):
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with writing(folder), filelock.FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 _convert(path, folder, dtype=dtype)
     return folder, digest
@@ -87,6 +89,8 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
             model.save_pretrained(temporary)
     except Exception as error:  # readers of a damaged file fail in many ways
         shutil.rmtree(temporary, ignore_errors=True)
+        if told := disk_error(error, temporary):
+            raise told from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BackendError(f"{path} could not be converted: {reason}", fix="check that the file is whole") from error
     temporary.rename(folder)

@@ -154,7 +154,7 @@ class ScoreStore:
                     self._database = self._connect()
                 with self._database:
                     return work(self._database)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OSError) as error:  # the latter where the folder cannot be made
                 self._close()
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF in _CORRUPT:
                     for file in self._files():

@@ -23,7 +23,7 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError
 from elicitor.evaluation import ConditionResult, condition_results, test_set, train_gold
-from elicitor.files import read_json, write_json
+from elicitor.files import read_json, stray_entry, write_json, writing
 from elicitor.gold import load_votes
 from elicitor.labelling import Run
 from elicitor.models import load_backend
@@ -167,7 +167,7 @@ def compare(
     refuse_several_processes("train compare")
     folder = Path(output_dir)
     chosen = _check(conditions, seeds)
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
+    if stray_entry(folder) and not resume:
         raise ConfigError(f"{folder} is not empty", fix="add --resume to go on with it, or choose another --output-dir")
     labelled, config = labelled_run(run, limit=limit, keep_abstained=keep_abstained)
     plan = _plan(
@@ -328,7 +328,8 @@ def _job(
         label_accuracy=[None if condition == "untrained" else agreement(labels, plan.judged)],
         cost=spent + scores.cost,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {"key": key, "answers": answers.to_json()})
     if settings.method == "full" and condition not in ("untrained", "found"):
         # Whole models of baselines have done their duty; several of them could fill a disk.

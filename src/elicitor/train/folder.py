@@ -19,7 +19,7 @@ import yaml
 
 from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import hold, read_json, write_atomic, write_json
+from elicitor.files import hold, read_json, stray_entry, write_atomic, write_json, writing
 from elicitor.runs import LOCK
 from elicitor.yaml_files import read_mapping
 
@@ -76,7 +76,8 @@ def training_folder(
         The folder.
 
     Raises:
-        ConfigError: If it holds anything else or cannot be written.
+        ConfigError: If it holds anything else or cannot be made.
+        DiskError: If the disk is full or the folder read-only, now or while it is held.
         ResumeMismatchError: If the training there was made from something else.
         RunLockedError: If another process is training there.
     """
@@ -88,18 +89,18 @@ def training_folder(
         raise ConfigError(f"{path} holds a {what}", fix="add --resume to go on with it, or choose another --output-dir")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file", fix="choose another --output-dir")
-    if not begun and path.is_dir():
-        strange = [e.name for e in path.iterdir() if e.name != LOCK and not e.name.endswith(".tmp")]
-        if strange:
-            raise ConfigError(f"{path} is not empty, it holds {strange[0]!r}", fix="choose another --output-dir")
+    if not begun and (strange := stray_entry(path, known=(LOCK,))):
+        raise ConfigError(f"{path} is not empty, it holds {strange!r}", fix="choose another --output-dir")
     if begun:
         _compare(path, made_from, what=what)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = hold(path / LOCK)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = hold(path / LOCK)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="choose another --output-dir") from error
-    with lock, controlled(path):
+    # Trainers write their own checkpoints, and each library says in its own way that it cannot.
+    with lock, writing(path), controlled(path):
         if not begun:
             write_atomic(path / MADE_FROM, yaml.safe_dump(dict(made_from), sort_keys=False, allow_unicode=True))
         yield path

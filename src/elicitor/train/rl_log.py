@@ -60,9 +60,9 @@ class RlLog:
             path = self.folder / name
             if path.exists():
                 # A kill may have left part of a line.
-                whole = path.read_bytes()
-                path.write_bytes(whole[: whole.rfind(b"\n") + 1])
-                write_rows(path, [row for row in read_rows(path) if row["step"] <= last])
+                whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+                rows = [json.loads(line) for line in whole.split("\n") if line]
+                write_rows(path, [row for row in rows if row["step"] <= last])
         best = self.best()
         if best is not None and best["step"] > step:
             (self.folder / BEST).unlink()
