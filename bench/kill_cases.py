@@ -17,6 +17,7 @@ from kill_faults import DISK, KILLS, run_forked
 CHANGING = {
     "seconds",
     "event_bytes",
+    "crc32",
     "tokens_computed",
     "tokens_reused",
     "prompts",
@@ -72,7 +73,8 @@ def cases(model: str, tiny: str) -> list[Case]:
     if model == "bundled":
         # Without what it keeps in memory a resumed search computes the very same numbers; see docs/run-folder.md.
         label += " --set backend.cache_gb=0 --limit 6"
-        searches = {"icm": "--search icm --set icm.iterations=8", "ensemble": "--search ensemble", "bootstrap": "--search bootstrap"}
+        searches = {name: f"--search {name}" for name in ("icm", "ensemble", "bootstrap")}
+        searches["icm"] += " --set icm.iterations=8"
         imports = (*_SEARCH, "torch", "transformers")
         return [Case(f"label {name}", "search", f"{label} {more}", KILLS, imports) for name, more in searches.items()]
     searches = {
