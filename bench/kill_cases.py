@@ -107,7 +107,7 @@ def cases(model: str, tiny: str) -> list[Case]:
         "label scalable": f"{_LABEL} --model {tiny} --search scalable --set scalable.folds=2 --set scalable.train.epochs=1 "
         "--set scalable.train.lora_r=4",
     }
-    convert = f"{_LABEL} --model gguf:tiny.gguf --limit 3 --search bootstrap"
+    convert = f"{_LABEL} --model gguf:tiny.gguf --limit 3 --search bootstrap --set backend.cache_gb=0"
     return [
         *(Case(f"label {name}", "search", f"{label} {more}", imports=_SEARCH) for name, more in searches.items()),
         *(Case(name, "evaluate", words, imports=_EVALUATE) for name, words in evaluations.items()),

@@ -21,7 +21,11 @@ _LOCK_SECONDS = 0.2
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM}
-_BY_OTHERS = (*(f"(os error {code})" for code in (*_FULL, errno.EROFS)), "PytorchStreamWriter failed")
+_BY_OTHERS = (
+    *(f"(os error {code})" for code in (*_FULL, errno.EROFS)),
+    "PytorchStreamWriter failed",
+    "inline_container.cc",
+)
 """How libraries that write themselves, such as safetensors and torch, say that a disk is full or read-only."""
 
 

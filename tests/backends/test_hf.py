@@ -77,6 +77,7 @@ class Words:
 
     eos_token_id = 2
     bos_token_id = 1
+    all_special_tokens = ()
 
     def __call__(self, text, **options):
         return {"input_ids": []}

@@ -28,6 +28,12 @@ RESULT = "training.json"
 PROGRESS = "progress.json"
 """Step, steps and newest loss, while it runs."""
 CHECKPOINTS = "checkpoints"
+BEST = "best.json"
+"""Step and reward of the best policy so far."""
+TOKENS = "pairs.arrow"
+"""Tokens of a reward model's pairs."""
+SCRATCH = (CHECKPOINTS, BEST, TOKENS, "pairs.truncated")
+"""What a training keeps only to go on with."""
 REWARD_MODEL = "reward_model.json"
 """Written last: it marks a folder as a whole reward model."""
 INITIAL, FINAL = "initial", "final"
@@ -103,6 +109,9 @@ def training_folder(
     with lock, writing(path), controlled(path):
         if not begun:
             write_atomic(path / MADE_FROM, yaml.safe_dump(dict(made_from), sort_keys=False, allow_unicode=True))
+        if is_finished(path):
+            # A kill may have come between the result and the end of clearing up.
+            drop_scratch(path)
         yield path
 
 
@@ -119,7 +128,17 @@ def finish(path: Path, result: Mapping[str, Any]) -> None:
         result: Its figures, JSON values.
     """
     write_json(path / RESULT, result)
-    shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+    drop_scratch(path)
+
+
+def drop_scratch(path: Path) -> None:
+    """Remove what is only needed to go on, from a folder whose model is whole, and from reward models in it."""
+    for place in (path, path / INITIAL, path / FINAL):
+        for name in SCRATCH:
+            if (place / name).is_dir():
+                shutil.rmtree(place / name, ignore_errors=True)
+            else:
+                (place / name).unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> dict[str, Any]:

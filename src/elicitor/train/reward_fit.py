@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from trl import RewardConfig, RewardTrainer
 
 from elicitor.backends.base import OnStage, Progress
 from elicitor.errors import DataError
-from elicitor.train.folder import CHECKPOINTS, is_main_process, last_checkpoint, processes
+from elicitor.train.folder import TOKENS, drop_scratch, is_main_process, last_checkpoint, processes
 from elicitor.train.head_start import MAX_PAIRS, fit_head, pooled_states
 from elicitor.train.lora import OnTrainStep, StepCallback, lora_config, make_trainer, train, training_arguments
 from elicitor.train.pairs import Preference
@@ -27,7 +26,6 @@ from elicitor.train.rendering import Rendering
 from elicitor.train.reward_model import HEAD, BaseModel, RewardModel, describe, load_base
 from elicitor.train.settings import TrainSettings
 
-TOKENS = "pairs.arrow"
 _ROWS = 1000
 _SCHEMA = pyarrow.schema(
     [
@@ -176,9 +174,7 @@ def fit_reward_model(
     model = RewardModel(base, trained, rendering=rendering, about=about, folder=folder)
     if is_main_process():
         model.save()
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        for leftover in (folder / TOKENS, (folder / TOKENS).with_suffix(".truncated")):
-            leftover.unlink(missing_ok=True)
+        drop_scratch(folder)
     trainer.accelerator.wait_for_everyone()
     return model
 

@@ -49,7 +49,7 @@ from elicitor.train.lora import (
 )
 from elicitor.train.policy import Drawn, Rewarder, draw, prompt_ids, read_prompts
 from elicitor.train.rendering import messages, plain_prompt
-from elicitor.train.rl_log import BEST, Point, RlLog
+from elicitor.train.rl_log import Point, RlLog
 from elicitor.train.rl_settings import RlSettings
 from elicitor.train.rl_watch import SELECT, Judge, Selector, checked
 
@@ -206,7 +206,6 @@ def train_rl(
             assert best is not None
             adopt(folder, log.best_folder(best["step"]), last=BASE)
             finish(folder, result)
-            (folder / BEST).unlink()
         state.wait_for_everyone()
         return result or read_result(folder)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.files import read_json, read_rows, write_json, write_rows
+from elicitor.train.folder import BEST
 
 ROLLOUTS = "rollouts.jsonl"
 CURVE = "curve.jsonl"
-BEST = "best.json"
 STEPS_LOGGED = 200
 """Steps whose rollouts are kept, spread over the training."""
 
