@@ -32,8 +32,10 @@ BEST = "best.json"
 """Step and reward of the best policy so far."""
 TOKENS = "pairs.arrow"
 """Tokens of a reward model's pairs."""
-SCRATCH = (CHECKPOINTS, BEST, TOKENS, "pairs.truncated")
-"""What a training keeps only to go on with."""
+SAVED = "saved.tmp"
+"""A model on its way into the folder."""
+SCRATCH = (CHECKPOINTS, BEST, "best-*", TOKENS, "pairs.truncated", SAVED)
+"""What a training keeps only to go on with, as patterns."""
 REWARD_MODEL = "reward_model.json"
 """Written last: it marks a folder as a whole reward model."""
 INITIAL, FINAL = "initial", "final"
@@ -134,11 +136,11 @@ def finish(path: Path, result: Mapping[str, Any]) -> None:
 def drop_scratch(path: Path) -> None:
     """Remove what is only needed to go on, from a folder whose model is whole, and from reward models in it."""
     for place in (path, path / INITIAL, path / FINAL):
-        for name in SCRATCH:
-            if (place / name).is_dir():
-                shutil.rmtree(place / name, ignore_errors=True)
+        for entry in [entry for pattern in SCRATCH for entry in place.glob(pattern)]:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
             else:
-                (place / name).unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from elicitor.files import write_rows
 from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
 from elicitor.train.folder import (
+    SAVED,
     adopt,
     finish,
     is_finished,
@@ -156,9 +159,11 @@ def train_rl(
         if is_finished(folder):
             return read_result(folder)
         checkpoint = last_checkpoint(folder)
+        begun = -1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
         log = RlLog(folder, steps=settings.steps)
         if is_main_process():
-            log.cut(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
+            log.cut(begun)
+        state.wait_for_everyone()
         base = AdapterBase(model, loaded.weights)
         selector = Selector(settings, prompts.select, reward, loaded.tokenizer, log, base, on_stage)
         chat = bool(loaded.tokenizer.chat_template)
@@ -174,9 +179,14 @@ def train_rl(
             peft_config=lora_config(settings),
             callbacks=[selector, *([StepCallback(on_step)] if on_step else [])],
         )
-        if on_stage:
-            on_stage(f"training, {len(prompts.train):,} prompts, {settings.steps} steps of {settings.algorithm}")
-        train(trainer, checkpoint=checkpoint)
+        selector.stopped = any(point.kl > settings.max_kl for point in log.points())
+        # Of a training whose steps are done, which was killed before its result, the Trainer would make one step more.
+        if begun < settings.steps and not selector.stopped:
+            if on_stage:
+                on_stage(f"training, {len(prompts.train):,} prompts, {settings.steps} steps of {settings.algorithm}")
+            if checkpoint is not None:
+                _go_on_in_order(trainer, checkpoint)
+            train(trainer, checkpoint=checkpoint)
         result: dict[str, Any] = {}
         if is_main_process():
             policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -204,10 +214,29 @@ def train_rl(
             result["warnings"] = hacking_signs(log.points())
             best = log.best()
             assert best is not None
-            adopt(folder, log.best_folder(best["step"]), last=BASE)
+            # A copy: until the result is written, a kill must leave what it is made from.
+            saved = folder / SAVED
+            saved.mkdir(exist_ok=True)
+            for file in log.best_folder(best["step"]).iterdir():
+                shutil.copyfile(file, saved / file.name)
+            adopt(folder, saved, last=BASE)
             finish(folder, result)
         state.wait_for_everyone()
         return result or read_result(folder)
+
+
+def _go_on_in_order(trainer: Any, checkpoint: Path) -> None:
+    """Draw the order of prompts as an unbroken training would: TRL's sampler begins anew with that of the first epoch."""
+    epochs = int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"] + 1e-6)
+    first_epoch = trainer._get_train_sampler
+
+    def later_epoch(dataset: Any = None) -> Any:
+        sampler = first_epoch(dataset)
+        for _ in range(epochs):
+            deque(sampler, maxlen=0)
+        return sampler
+
+    trainer._get_train_sampler = later_epoch
 
 
 def hacking_signs(points: Sequence[Point]) -> list[str]:
