@@ -29,6 +29,7 @@ from elicitor import (
 from elicitor.cli_options import ConfigFile, Json, OutputDir, Overrides, new_folder, run_settings
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ElicitorError
+from elicitor.terminal import say, say_line
 
 app = typer.Typer(
     name="elicitor",
@@ -137,8 +138,8 @@ def quickstart_command(
     console.show_run(done, as_json=False, quiet=as_json)
     console.show_evaluation(result, as_json=as_json)
     if not as_json:
-        print(f"\nrun folder: {done.path}")
-        print(written)
+        say(f"\nrun folder: {done.path}")
+        say(written)
 
 
 @app.command("models")
@@ -175,13 +176,13 @@ def main() -> None:
     try:
         app()
     except ElicitorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_line(f"error: {error}")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # typer turns Ctrl-C into an exit with 130 before it gets here.
         if isinstance(end, SystemExit) and end.code != 130:
             raise
-        print("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
+        say("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from elicitor.errors import BackendError
+from elicitor.terminal import say
 
 MAGIC = b"GGUF"
 
@@ -72,7 +73,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
 
     from elicitor.backends.hf_load import quiet
 
-    print(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
+    say(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
         # We hold the lock, so whoever began this one is dead.
         shutil.rmtree(leftover, ignore_errors=True)
