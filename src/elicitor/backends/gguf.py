@@ -82,7 +82,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
         # The converter draws a bar that redrawing on a log file would repeat a hundred times.
         bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
         with quiet(), bar, _read_once():
-            options = {"gguf_file": path.name, "local_files_only": True}
+            options = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(
                 path.parent,
