@@ -202,6 +202,7 @@ def test_braces_in_data_are_data(text):
     assert task.render(example) == f"{text} and rest:"
 
 
+@pytest.mark.slow
 def test_a_label_cannot_be_an_instruction_to_the_page_or_the_shell(elicitor, data, tmp_path):
     """The page's own escaping has its tests; here a run of such labels must end like any other."""
     evil = "</script><script>alert(1)</script>$(touch x)`touch y`"

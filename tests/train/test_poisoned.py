@@ -91,7 +91,15 @@ def test_poison_beside_a_model_an_adapter_and_a_checkpoint_is_left_alone(labelle
     assert load_backend(done.model).score  # base and adapter, both with poison beside
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.pt",
+        pytest.param("pytorch_model.bin", marks=pytest.mark.slow),
+        pytest.param("scheduler.pt", marks=pytest.mark.slow),
+        pytest.param("rng_state.pth", marks=pytest.mark.slow),
+    ],
+)
 def test_poison_in_the_place_of_a_checkpoints_own_files_is_refused(labelled, tiny_model, tmp_path, mark, name):
     out = tmp_path / "out"
     with pytest.raises(Stop):
