@@ -451,19 +451,17 @@ def test_mistakes_at_the_start_are_one_line(tmp_path):
     assert "did you mean 'backend.dtype'" in fail("--set", "backend.dtyp=float32")
 
 
-def test_other_hosts_bring_a_warning():
+def test_other_hosts_want_a_key_and_bring_a_warning():
     start = [sys.executable, "-m", "elicitor", "serve-hf", "--model", "fake", "--port", "0", "--host", "0.0.0.0"]
     environment = {key: value for key, value in os.environ.items() if key != "ELICITOR_SERVER_KEY"}
-    with running(start, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stderr.readline().startswith(
-            "warning: whoever reaches 0.0.0.0 can use this model, without a key"
-        )
-        process.terminate()
+    refused = subprocess.run(start, capture_output=True, text=True, env=environment, timeout=100)
+    assert refused.returncode == 2
+    assert "--host 0.0.0.0 lets the network in, and there is no key; set the environment variable" in refused.stderr
     with running(
         start, stderr=subprocess.PIPE, text=True, env={**environment, "ELICITOR_SERVER_KEY": "hidden-key"}
     ) as process:
         warning, line = process.stderr.readline(), process.stderr.readline()
-        assert "with the key" in warning
+        assert "whoever reaches 0.0.0.0 and has the key can use this model" in warning
         assert "hidden-key" not in warning + line
         port = re.search(r":(\d+)/v1", line).group(1)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401

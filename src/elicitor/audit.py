@@ -42,7 +42,7 @@ from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.manifest import Supervision
 from elicitor.objective import Meter
-from elicitor.runs import check_same_data, load_run_config, read_manifest
+from elicitor.runs import check_same_data, check_trust, load_run_config, read_manifest
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import Task
 
@@ -114,6 +114,7 @@ def audit(
         raise ConfigError(f"orders got {orders}", fix="give 2 or more")
     done = done if isinstance(done, Run) else load_run(Path(done))
     config = load_run_config(done.path)
+    check_trust(config, done.path)
     # What the user got wrong is said before a model is loaded.
     suspected = _columns(config, task_of(config), columns)
     others = [one if isinstance(one, Run) else load_run(Path(one)) for one in against]

@@ -30,6 +30,7 @@ from elicitor.cli_options import ConfigFile, Json, OutputDir, Overrides, new_fol
 from elicitor.cli_words import TwoWords
 from elicitor.errors import ElicitorError
 from elicitor.files import disk_error
+from elicitor.terminal import say, say_line
 
 app = typer.Typer(
     name="elicitor",
@@ -138,8 +139,8 @@ def quickstart_command(
     console.show_run(done, as_json=False, quiet=as_json)
     console.show_evaluation(result, as_json=as_json)
     if not as_json:
-        print(f"\nrun folder: {done.path}")
-        print(written)
+        say(f"\nrun folder: {done.path}")
+        say(written)
 
 
 @app.command("models")
@@ -176,13 +177,13 @@ def main() -> None:
     try:
         app()
     except ElicitorError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_line(f"error: {error}")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         # typer turns Ctrl-C into an exit with 130 before it gets here.
         if isinstance(end, SystemExit) and end.code != 130:
             raise
-        print("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
+        say("\nstopped; the same command with --resume goes on from where it was", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
@@ -192,7 +193,7 @@ def main() -> None:
         told = disk_error(error)
         if told is None:
             raise
-        print(f"error: {told}", file=sys.stderr)
+        say_line(f"error: {told}")
         sys.exit(2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from elicitor.cli_options import Json
+from elicitor.terminal import say
 
 _BOUND = 10**12
 """These commands write no scores, so no bound is ever reached."""
@@ -21,13 +22,13 @@ def register(app: typer.Typer) -> None:
 def info_command(as_json: Json = False) -> None:
     """Print where scores are kept, how many, and how much room they take."""
     from elicitor.backends.score_store import ScoreStore, score_file
-    from elicitor.console import print_json
+    from elicitor.terminal import print_json
 
     info = ScoreStore(score_file(), max_bytes=_BOUND).info()
     if as_json:
         print_json({"file": str(info.file), "answers": info.answers, "bytes": info.bytes})
         return
-    print(f"{info.answers:,} scores, {info.bytes / 1e6:.1f} MB: {info.file}")
+    say(f"{info.answers:,} scores, {info.bytes / 1e6:.1f} MB: {info.file}")
 
 
 def clear_command() -> None:
@@ -37,4 +38,4 @@ def clear_command() -> None:
     store = ScoreStore(score_file(), max_bytes=_BOUND)
     dropped = store.info().answers
     store.clear()
-    print(f"{dropped:,} scores dropped: {score_file()}")
+    say(f"{dropped:,} scores dropped: {score_file()}")

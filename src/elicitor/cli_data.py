@@ -9,6 +9,7 @@ import typer
 
 from elicitor.cli_options import Json
 from elicitor.errors import ConfigError
+from elicitor.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +37,7 @@ def sample_poems_command(
     from elicitor.tasks.poems import generate_poems
 
     write_rows(output, generate_poems(n, rng=np.random.default_rng(seed)))
-    print(f"{n} pairs of poems: {output}")
+    say(f"{n} pairs of poems: {output}")
 
 
 def sample_solutions_command(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from elicitor.cli_options import Json
+from elicitor.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -52,12 +53,12 @@ def export_command(
     if push is not None:
         done = replace(done, url=export.push(done, push, public=public))
     if as_json:
-        from elicitor.console import print_json
+        from elicitor.terminal import print_json
 
         print_json({**asdict(done), "folder": str(done.folder)})
         return
-    print(f"{done.rows} rows of format {done.format}: {done.folder / export.ROWS}")
+    say(f"{done.rows} rows of format {done.format}: {done.folder / export.ROWS}")
     for reason, count in done.left_out.items():
-        print(f"left out: {count} {reason}")
+        say(f"left out: {count} {reason}")
     if done.url:
-        print(f"pushed: {done.url}")
+        say(f"pushed: {done.url}")

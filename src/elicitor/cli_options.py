@@ -25,13 +25,16 @@ def run_settings(
 ) -> RunConfig:
     """Settings of a run; with --resume those that are not given come from the run folder."""
     from elicitor.config import build_config
-    from elicitor.runs import CONFIG, has_run
+    from elicitor.runs import CONFIG, check_trust, has_run
 
     if resume and output_dir is None:
         raise ConfigError("--resume needs to know the run", fix="add --output-dir FOLDER")
     if resume and config is None and output_dir is not None and has_run(output_dir):
         config = output_dir / CONFIG
-    return build_config(file=config, flags=flags, overrides=overrides)
+    settings = build_config(file=config, flags=flags, overrides=overrides)
+    if config is not None and not any(text.startswith("backend.trust_remote_code=") for text in overrides):
+        check_trust(settings, config)
+    return settings
 
 
 def new_folder(settings: RunConfig) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elicitor.errors import ConfigError
+from elicitor.terminal import say
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -46,8 +47,8 @@ def report_command(
     Accuracies, the search, confidence, audit, cost and every example.
     """
     from elicitor import report
-    from elicitor.console import print_json
     from elicitor.report.page import require_report
+    from elicitor.terminal import print_json
 
     if examples < 1:
         raise ConfigError(f"--examples got {examples}", fix="give 1 or more")
@@ -65,8 +66,8 @@ def report_command(
         print_json({"report": str(file), **views.summary()})
         return
     for note in (*views.notes, *(f"{run.name}: {note}" for run in views.runs for note in run.notes)):
-        print(f"note: {note}")
-    print(f"report: {file} ({file.stat().st_size / 1e6:.1f} MB, opens without a network)")
+        say(f"note: {note}")
+    say(f"report: {file} ({file.stat().st_size / 1e6:.1f} MB, opens without a network)")
 
 
 def plot_command(
@@ -87,7 +88,7 @@ def plot_command(
     Conditions, scaling over models, ablations, the way of a search.
     """
     from elicitor import figures, report
-    from elicitor.console import print_json
+    from elicitor.terminal import print_json
 
     figures.require_matplotlib()
     with _status() as status:
@@ -97,7 +98,7 @@ def plot_command(
     if as_json:
         print_json({"figure": str(output), "panels": drawn, **views.summary()})
         return
-    print(f"{', '.join(drawn)}: {output}")
+    say(f"{', '.join(drawn)}: {output}")
 
 
 def report_line(folder: Path, *, gold: str) -> str:
@@ -125,6 +126,6 @@ def report_line(folder: Path, *, gold: str) -> str:
 
 def _status() -> Status:
     """What is being done, on standard error, where that is a terminal."""
-    from rich.console import Console
+    from elicitor.terminal import terminal
 
-    return Console(stderr=True).status("reading")
+    return terminal(stderr=True).status("reading")

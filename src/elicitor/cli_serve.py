@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from elicitor.errors import BackendError, ConfigError
+from elicitor.terminal import say_line
 from elicitor.yaml_files import read_value
 
 if TYPE_CHECKING:
@@ -45,12 +45,16 @@ def serve_command(
     from elicitor.progress import Display
 
     key = os.environ.get(KEY_VARIABLE) or None
+    if host not in LOOPBACK and not key:
+        raise ConfigError(
+            f"--host {host} lets the network in, and there is no key",
+            fix=f"set the environment variable {KEY_VARIABLE} to a secret of your own",
+        )
     with bound(host, port) as listener:
         with Display("serve-hf") as display:
             backend = load_backend(model, on_stage=display.stage, **settings)
         if host not in LOOPBACK:
-            asks = "with the key" if key else f"without a key; set {KEY_VARIABLE}"
-            _say(f"warning: whoever reaches {host} can use this model, {asks}")
+            _say(f"warning: whoever reaches {host} and has the key can use this model; it is sent unencrypted")
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/v1"
 
@@ -83,4 +87,4 @@ def _backend_settings(overrides: list[str]) -> dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say_line(line)

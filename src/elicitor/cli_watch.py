@@ -9,6 +9,7 @@ import typer
 
 from elicitor.cli_options import Json
 from elicitor.errors import ConfigError
+from elicitor.terminal import say
 
 if TYPE_CHECKING:
     from elicitor.config import RunConfig
@@ -43,11 +44,11 @@ def control_command(
     state = state_of(run) if action is None else request(run, action)
     waiting = pending(run)
     if as_json:
-        from elicitor.console import print_json
+        from elicitor.terminal import print_json
 
         print_json({"state": state, "asked": waiting})
         return
-    print(state if waiting is None or state == "stopping" else f"{state}, asked to {waiting}")
+    say(state if waiting is None or state == "stopping" else f"{state}, asked to {waiting}")
 
 
 def watch_command(
@@ -81,7 +82,7 @@ def watch_command(
 
         def ready() -> None:
             listener.listen(128)
-            print(f"watching {run} at {address} (Ctrl-C ends the page, not the run)", flush=True)
+            say(f"watching {run} at {address} (Ctrl-C ends the page, not the run)", flush=True)
             if open_page:
                 webbrowser.open(address)
 

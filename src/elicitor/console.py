@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from elicitor.ablation import Ablation
@@ -23,6 +21,7 @@ from elicitor.solutions import Sampled, SamplingCost
 from elicitor.suite import RESULTS, Suite
 from elicitor.suite_cost import PartCost
 from elicitor.tables import ACCURACY_COLUMNS, HEADINGS, OTHER_COLUMNS, caption, overview_rows, row_cells
+from elicitor.terminal import print_json, say, terminal
 
 _BATCHES_SHOWN = 8
 
@@ -39,12 +38,12 @@ def show_suite(suite: Suite, *, as_json: bool) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for cells in overview_rows(suite.evaluations):
         table.add_row(*cells)
-    Console(highlight=False, width=max(200, Console().width)).print(table)
+    terminal(least_width=200).print(table)
     for name, result in zip(suite.names, suite.evaluations, strict=True):
-        print(f"{name}: {caption(result)}")
+        say(f"{name}: {caption(result)}")
         for note in result.notes:
-            print(f"{name}: note: {note}")
-    print(f"tables and figure: {suite.folder / RESULTS}.md, .csv, .tex, .json, .png")
+            say(f"{name}: note: {note}")
+    say(f"tables and figure: {suite.folder / RESULTS}.md, .csv, .tex, .json, .png")
 
 
 def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
@@ -61,14 +60,14 @@ def show_suite_cost(costs: Sequence[PartCost], *, as_json: bool) -> None:
             )
         )
         time = f"{duration(cost.seconds[0])} to {duration(cost.seconds[1])}" if cost.seconds else "time unknown"
-        print(
+        say(
             f"{cost.name}: {cost.n_label} examples to label, {cost.n_test} to test; search {search}; "
             f"conditions {conditions}; {time}"
         )
     known = [cost.seconds for cost in costs if cost.seconds]
     if len(known) == len(costs):
         least, most = (sum(seconds[end] for seconds in known) for end in (0, 1))
-        print(f"in all: {duration(least)} to {duration(most)}")
+        say(f"in all: {duration(least)} to {duration(most)}")
 
 
 def show_ablation(result: Ablation, *, as_json: bool) -> None:
@@ -91,9 +90,9 @@ def show_ablation(result: Ablation, *, as_json: bool) -> None:
             f"{row.largest_share:.2f}",
             f"{row.cost.tokens_computed:,}",
         )
-    Console(highlight=False, width=max(130, Console().width)).print(table)
+    terminal(least_width=130).print(table)
     first = result.results[0].label_accuracy
-    print(f"n = {first.n} in {first.groups} groups; seeds {', '.join(map(str, result.seeds))}; folder: {result.folder}")
+    say(f"n = {first.n} in {first.groups} groups; seeds {', '.join(map(str, result.seeds))}; folder: {result.folder}")
 
 
 def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
@@ -103,12 +102,12 @@ def show_ablation_cost(one: DryRun, *, searches: int, as_json: bool) -> None:
     if as_json:
         print_json({"searches": searches, "prompts": prompts, "tokens": tokens, "seconds": seconds, "price": price})
         return
-    print(
+    say(
         f"{searches} searches of {one.n_examples} examples; {tokens[0]:,} to {tokens[1]:,} tokens in {prompts[0]:,} to "
         f"{prompts[1]:,} prompts"
     )
     if price:
-        print(f"price if all prompt tokens cost the same: {price[0]:,.2f} to {price[1]:,.2f}")
+        say(f"price if all prompt tokens cost the same: {price[0]:,.2f} to {price[1]:,.2f}")
     _show_time(one.tokens_per_second, seconds)
 
 
@@ -118,19 +117,19 @@ def show_audit(result: Audit, *, as_json: bool) -> None:
         print_json(result.to_json())
         return
     for check in result.checks:
-        print(f"{check.verdict:<9} {check.name}: {check.finding}")
+        say(f"{check.verdict:<9} {check.name}: {check.finding}")
         if check.advice:
-            print(f"{'':<9} -> {check.advice}")
+            say(f"{'':<9} -> {check.advice}")
     if result.supervision != "none":
-        print(
+        say(
             f"{result.supervision['labels']} labels were given to the search to start with, and are counted like the others"
         )
     cost = result.cost
-    print(
+    say(
         f"{len(result.abstained)} of {result.n_examples} labels are indeterminate; "
         f"{cost.tokens_computed:,} tokens, {cost.seconds:.1f} s"
     )
-    print(f"verdict: {result.verdict}")
+    say(f"verdict: {result.verdict}")
 
 
 def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
@@ -142,21 +141,21 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
         return
     metrics, cost = done.metrics, done.metrics["cost"]
     shares = ", ".join(f"{name} {count}" for name, count in metrics["labels"].items())
-    print(f"{metrics['n_examples']} labels ({shares}), {metrics['filled']} of them filled at the end")
+    say(f"{metrics['n_examples']} labels ({shares}), {metrics['filled']} of them filled at the end")
     for batch in metrics["batches"][:_BATCHES_SHOWN]:
-        print(
+        say(
             f"batch {batch['batch']}: U {batch['utility']:.3f} = alpha * {batch['predictability']:.4f} - "
             f"{batch['inconsistency']}; {batch['iterations']} iterations, {batch['finished']}"
         )
     if len(metrics["batches"]) > _BATCHES_SHOWN:
-        print(f"... and {len(metrics['batches']) - _BATCHES_SHOWN} more batches in metrics.json")
+        say(f"... and {len(metrics['batches']) - _BATCHES_SHOWN} more batches in metrics.json")
     proposals = metrics["proposals"]
     if proposals["made"]:
-        print(f"{proposals['made']} proposals, {proposals['judged']} changed a label, {proposals['accepted']} accepted")
+        say(f"{proposals['made']} proposals, {proposals['judged']} changed a label, {proposals['accepted']} accepted")
     if proposals.get("terms"):
         share = proposals["terms_read"] / proposals["terms"]
         checked = f"; {proposals['agreed']} of {proposals['checked']} checked agree with all terms"
-        print(
+        say(
             f"{proposals['by_a_part']} decided by a part of the terms of U, {share:.0%} of all terms read"
             + (checked if proposals["checked"] else "")
         )
@@ -165,8 +164,8 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
         cost["in_order_tokens_same_events"],
         cost["naive_tokens_same_events"],
     )
-    print(f"prompt tokens: {computed:,} computed, {cost['tokens_reused']:,} reused, in {cost['seconds']:.1f} s")
-    print(
+    say(f"prompt tokens: {computed:,} computed, {cost['tokens_reused']:,} reused, in {cost['seconds']:.1f} s")
+    say(
         f"the same evaluations under plan in_order: {in_order:,} tokens ({in_order / max(computed, 1):.1f} times), "
         f"without reuse: {naive:,} ({naive / max(computed, 1):.1f} times)"
     )
@@ -180,12 +179,12 @@ def show_run(done: Run, *, as_json: bool, quiet: bool = False) -> None:
                 f"{scoring['batch_difference']:.2g}"
             )
         )
-        print(f"the labels have {metrics['label_mass']:.0%} of the model's probability{twice}")
+        say(f"the labels have {metrics['label_mass']:.0%} of the model's probability{twice}")
     if cost["bounded"]:
-        print(f"{cost['bounded']:,} label scores are upper bounds: the server did not list those labels")
+        say(f"{cost['bounded']:,} label scores are upper bounds: the server did not list those labels")
     for warning in metrics["warnings"]:
-        print(f"warning: {warning}")
-    print(f"labels: {done.path / 'labels.jsonl'}")
+        say(f"warning: {warning}")
+    say(f"labels: {done.path / 'labels.jsonl'}")
 
 
 def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
@@ -194,7 +193,7 @@ def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
         print_json(result.to_json())
         return
     # A fixed width keeps a table whole in logs and pipes, where the console's width is only a guess.
-    console = Console(highlight=False, width=max(120, Console().width))
+    console = terminal(least_width=120)
     title = "accuracy on the test set, 95% intervals by bootstrap over groups and seeds"
     for columns in (ACCURACY_COLUMNS, OTHER_COLUMNS):
         table = Table(title=title)
@@ -205,13 +204,13 @@ def show_evaluation(result: Evaluation, *, as_json: bool) -> None:
             table.add_row(*(cells[column] for column in columns))
         console.print(table)
         title = "ranking, calibration, paired difference, cost"
-    print(caption(result))
+    say(caption(result))
     for row in result.rows:
         if row.gap_recovered is not None and row.gap_recovered.value is None:
-            print("gap recovered is undefined: golden labels are not clearly better than none on this test set")
+            say("gap recovered is undefined: golden labels are not clearly better than none on this test set")
             break
     for note in result.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def show_sampled(done: Sampled, *, as_json: bool) -> None:
@@ -219,12 +218,12 @@ def show_sampled(done: Sampled, *, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(done), "output": str(done.output)})
         return
-    print(
+    say(
         f"{done.solutions} solutions of {done.questions} questions, {done.with_answer} with a final answer; "
         f"{done.repeats} empty or repeated draws left out"
     )
-    print(f"tokens: {done.cost.tokens_computed:,}, in {done.cost.seconds:.1f} s")
-    print(f"solutions: {done.output}")
+    say(f"tokens: {done.cost.tokens_computed:,}, in {done.cost.seconds:.1f} s")
+    say(f"solutions: {done.output}")
 
 
 def show_sampling_cost(cost: SamplingCost, *, as_json: bool) -> None:
@@ -232,8 +231,8 @@ def show_sampling_cost(cost: SamplingCost, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(cost))
         return
-    print(f"{cost.questions} questions: {cost.prompt_tokens:,} prompt tokens, at most {cost.new_tokens:,} new ones")
-    print(f"\n--- first prompt ---\n{cost.prompt}")
+    say(f"{cost.questions} questions: {cost.prompt_tokens:,} prompt tokens, at most {cost.new_tokens:,} new ones")
+    say(f"\n--- first prompt ---\n{cost.prompt}")
 
 
 def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
@@ -242,18 +241,18 @@ def show_dry_run(plan: DryRun, *, as_json: bool) -> None:
         print_json(asdict(plan))
         return
     sizes = ", ".join(map(str, plan.batch_sizes))
-    print(f"{plan.n_examples} examples in {len(plan.batch_sizes)} batches ({sizes})")
+    say(f"{plan.n_examples} examples in {len(plan.batch_sizes)} batches ({sizes})")
     for name in ("evaluations", "prompts", "tokens"):
         least, most = getattr(plan, name)
-        print(f"{name}: {least:,} to {most:,}")
+        say(f"{name}: {least:,} to {most:,}")
     least_sent, most_sent = plan.tokens_sent
-    print(f"tokens if no prefix were shared: {least_sent:,} to {most_sent:,}")
+    say(f"tokens if no prefix were shared: {least_sent:,} to {most_sent:,}")
     if plan.price:
-        print(f"price if all of those cost the same: {plan.price[0]:,.2f} to {plan.price[1]:,.2f}")
+        say(f"price if all of those cost the same: {plan.price[0]:,.2f} to {plan.price[1]:,.2f}")
     _show_time(plan.tokens_per_second, plan.seconds)
-    print("least: no label changes once it is given; most: every step changes one and nothing needs repair")
+    say("least: no label changes once it is given; most: every step changes one and nothing needs repair")
     for number, prompt in enumerate(plan.rendered_prompts, start=1):
-        print(f"\n--- prompt {number} ---\n{prompt}")
+        say(f"\n--- prompt {number} ---\n{prompt}")
 
 
 def show_models(models: Sequence[ModelInfo], *, as_json: bool) -> None:
@@ -262,7 +261,7 @@ def show_models(models: Sequence[ModelInfo], *, as_json: bool) -> None:
         print_json([asdict(model) for model in models])
         return
     for model in models:
-        print(f"{model.name:<24} {model.status}")
+        say(f"{model.name:<24} {model.status}")
 
 
 def environment() -> dict[str, Any]:
@@ -292,20 +291,14 @@ def show_environment(*, as_json: bool) -> None:
         print_json(facts)
         return
     for name, value in facts.items():
-        print(f"{name}: {json.dumps(value) if isinstance(value, dict) else value}")
-
-
-def print_json(values: Any) -> None:
-    """Print JSON on standard output."""
-    json.dump(values, sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
-    print()
+        say(f"{name}: {json.dumps(value) if isinstance(value, dict) else value}")
 
 
 def _show_time(rate: float | None, seconds: Sequence[float] | None) -> None:
     if rate is None or seconds is None:
-        print("time: unknown, because nothing is sent to a server in a dry run")
+        say("time: unknown, because nothing is sent to a server in a dry run")
     else:
-        print(f"time at {rate:,.0f} tokens/s: {duration(seconds[0])} to {duration(seconds[1])}")
+        say(f"time at {rate:,.0f} tokens/s: {duration(seconds[0])} to {duration(seconds[1])}")
 
 
 def duration(seconds: float) -> str:

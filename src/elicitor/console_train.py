@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
-from elicitor.console import duration, print_json
+from elicitor.console import duration
+from elicitor.terminal import print_json, say, terminal
 from elicitor.train.compare import RESULT, TrainComparison
 from elicitor.train.cost import TrainingCost
 from elicitor.train.iterate import IterateCost, Iterated
@@ -21,20 +21,20 @@ def show_trained(done: Trained, *, as_json: bool) -> None:
         return
     result = done.result
     counts = ", ".join(f"{label} {count}" for label, count in result["label_counts"].items())
-    print(f"{result['rows']} labels ({counts}); {result['left_out']} indeterminate ones left out")
+    say(f"{result['rows']} labels ({counts}); {result['left_out']} indeterminate ones left out")
     losses = result["losses"]
     if losses:
-        print(
+        say(
             f"loss of the label: {losses[0]['loss']:.3f} at step {losses[0]['step']}, {losses[-1]['loss']:.3f} at the end"
         )
     rate = result["tokens"] / max(result["seconds"], 1e-3)
-    print(f"{result['steps']} steps, {result['tokens']:,} tokens in {duration(result['seconds'])}", end="")
-    print(
+    say(f"{result['steps']} steps, {result['tokens']:,} tokens in {duration(result['seconds'])}", end="")
+    say(
         f" ({rate:,.0f} tokens/s)"
         if not result["resumed_at_step"]
         else f", resumed at step {result['resumed_at_step']}"
     )
-    print(f"model: {result['model']}")
+    say(f"model: {result['model']}")
 
 
 def show_training_cost(cost: TrainingCost, *, as_json: bool) -> None:
@@ -42,10 +42,10 @@ def show_training_cost(cost: TrainingCost, *, as_json: bool) -> None:
     if as_json:
         print_json(cost.to_json())
         return
-    print(f"{cost.rows} examples, {cost.steps} steps, {cost.tokens:,} tokens ({cost.padding:.0%} more with padding)")
-    print(f"parameters: {cost.trained_parameters:,} of {cost.parameters:,} trained")
-    print(f"time at {cost.tokens_per_second:,.0f} tokens/s: {duration(cost.seconds)}")
-    print(f"\n--- first example ---\n{cost.example}")
+    say(f"{cost.rows} examples, {cost.steps} steps, {cost.tokens:,} tokens ({cost.padding:.0%} more with padding)")
+    say(f"parameters: {cost.trained_parameters:,} of {cost.parameters:,} trained")
+    say(f"time at {cost.tokens_per_second:,.0f} tokens/s: {duration(cost.seconds)}")
+    say(f"\n--- first example ---\n{cost.example}")
 
 
 def show_comparison(result: TrainComparison, *, folder: str, as_json: bool) -> None:
@@ -67,14 +67,14 @@ def show_comparison(result: TrainComparison, *, folder: str, as_json: bool) -> N
             f"{row.cost.tokens_computed:,}",
             f"{row.cost.seconds:.0f}",
         )
-    Console(highlight=False, width=max(130, Console().width)).print(table)
+    terminal(least_width=130).print(table)
     first = result.rows[0].raw
-    print(
+    say(
         f"{result.task}, {result.model}, {result.method}: n = {first.n} in {first.groups} groups; seeds "
         f"{', '.join(map(str, result.seeds))}; calibration of the run: {result.calibration}; table: {folder}/{RESULT}"
     )
     for note in result.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def show_iterated(done: Iterated, *, as_json: bool) -> None:
@@ -84,7 +84,7 @@ def show_iterated(done: Iterated, *, as_json: bool) -> None:
         print_json({"output_dir": str(done.folder), "batches": done.batches, **metrics})
         return
     shares = ", ".join(f"{name} {count}" for name, count in done.run.metrics["labels"].items())
-    print(f"{sum(done.batches)} labels ({shares}) in {len(done.batches)} batches: {done.run.path}")
+    say(f"{sum(done.batches)} labels ({shares}) in {len(done.batches)} batches: {done.run.path}")
     show_trained(done.trained, as_json=False)
 
 
@@ -93,9 +93,9 @@ def show_iterate_cost(cost: IterateCost, *, as_json: bool) -> None:
     if as_json:
         print_json(cost.to_json())
         return
-    print(f"{sum(cost.batches)} examples in {len(cost.batches)} batches; {len(cost.batches)} trainings")
+    say(f"{sum(cost.batches)} examples in {len(cost.batches)} batches; {len(cost.batches)} trainings")
     least, most = cost.label_tokens
-    print(
+    say(
         f"labelling: {least:,} to {most:,} tokens, {duration(cost.label_seconds[0])} to {duration(cost.label_seconds[1])}"
     )
-    print(f"training: {cost.train_tokens:,} tokens, {duration(cost.train_seconds)} at {cost.train_rate:,.0f} tokens/s")
+    say(f"training: {cost.train_tokens:,} tokens, {duration(cost.train_seconds)} at {cost.train_rate:,.0f} tokens/s")

@@ -40,7 +40,7 @@ from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
 from elicitor.reviewed import reviewed_ids
-from elicitor.runs import check_same_data, load_run_config, read_manifest
+from elicitor.runs import check_same_data, check_trust, load_run_config, read_manifest
 from elicitor.tasks import Task
 
 if TYPE_CHECKING:
@@ -320,6 +320,7 @@ def _load_runs(
     if not runs:
         raise ConfigError("no run was given", fix="give the --output-dir of an earlier 'elicitor label'")
     configs = [load_run_config(done.path) for done in runs]
+    check_trust(configs[0], runs[0].path)
     if len(runs) > 1 and len(runs) != len(seeds):
         raise ConfigError(f"got {len(runs)} runs for {len(seeds)} seeds", fix="give one run, or one for each seed")
     for done, config in zip(runs[1:], configs[1:], strict=True):

@@ -276,6 +276,6 @@ def _points(estimates: Sequence[tuple[float, Estimate | None]]) -> _Points:
 
 def _plain(text: str) -> str:
     """Text that matplotlib sets as it is: a dollar sign begins no formula."""
-    from elicitor.report.visible import visible
+    from elicitor.visible import visible
 
     return visible(text).replace("$", r"\$")

@@ -299,6 +299,11 @@ def is_held(file: Path) -> bool:
     return False
 
 
+def is_plain_name(text: str) -> bool:
+    """Whether a text is a file's name and nothing else: no path, no hidden file, nothing that a file system refuses."""
+    return 0 < len(text.encode()) <= 200 and text[0] != "." and not set(text) & {"/", "\\", "\0"}
+
+
 def json_line(values: Mapping[str, Any]) -> str:
     """One line of a JSON Lines file."""
     return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from elicitor.ablation import Ablation, run_ablation
@@ -28,25 +27,22 @@ from elicitor.search.events import Proposal, Warned
 from elicitor.solutions import Sampled, SampleSettings, SamplingCost, sample_solutions, sampling_cost
 from elicitor.suite import Suite, SuiteConfig, run_suite
 from elicitor.suite_cost import PartCost, suite_cost
+from elicitor.terminal import one_line, terminal
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between progress lines when standard error is not a terminal."""
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
 
 
 class Display:
     """One progress bar that also works as a log where there is no terminal."""
 
     def __init__(self, description: str) -> None:
-        self._console = _stderr()
+        self._console = terminal(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
@@ -79,7 +75,7 @@ class Display:
 
     def warn(self, message: str) -> None:
         """Show a warning above the bar."""
-        self._console.print(f"warning: {message}", markup=False, soft_wrap=True)
+        self._console.print(one_line(f"warning: {message}"), soft_wrap=True)
 
     def update(self, completed: int, total: int, detail: str) -> None:
         """Show how far the work is."""
@@ -109,6 +105,7 @@ class Display:
         """Show what begins now; the clock of the rate runs from the last stage before any token."""
         if self._tokens == 0:
             self._started = working_time()
+        name = one_line(name)
         self._shown = f"{self._description}: {name}"
         self._bar.update(self._task, description=self._shown)
         if not self._console.is_terminal:

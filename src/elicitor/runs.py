@@ -32,6 +32,7 @@ METRICS = "metrics.json"
 LOCK = ".lock"
 _CRC = "crc32"
 """Entry of a checkpoint that holds the checksum of the others."""
+TRUST_VARIABLE = "ELICITOR_TRUST_REMOTE_CODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +317,23 @@ def check_same_data(path: Path, fingerprint: str, source: str) -> None:
         raise DataError(
             f"{source} is no longer what {path} labelled: texts, ids, groups or keys have changed",
             fix="put back the data file that the run was made from, or label the new one",
+        )
+
+
+def check_trust(config: RunConfig, path: Path) -> None:
+    """Refuse to run code because a file says so: a run folder may come from somebody else.
+
+    Args:
+        config: Settings read from the folder.
+        path: The folder.
+
+    Raises:
+        ConfigError: If they allow a model to bring code of its own, and the user has not.
+    """
+    if config.backend.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
+        raise ConfigError(
+            f"{path} asks to run Python code that comes with {config.model}",
+            fix=f"if you trust it, set the environment variable {TRUST_VARIABLE}=1",
         )
 
 

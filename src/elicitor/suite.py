@@ -22,7 +22,7 @@ from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
-from elicitor.files import read_json, stray_entry, write_atomic, write_json, writing
+from elicitor.files import is_plain_name, read_json, stray_entry, write_atomic, write_json, writing
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
@@ -113,6 +113,9 @@ def read_suite(file: Path, **overrides: Any) -> SuiteConfig:
         if conditions not in ("all", None):
             check_conditions(conditions)
     names = task_names(config)
+    for name in names:
+        if not is_plain_name(name):
+            raise ConfigError(f"{file}: {name!r} cannot be the name of a folder", fix="give the task another 'name'")
     if len(set(names)) < len(names):
         raise ConfigError(f"{file}: two tasks are called {max(names, key=names.count)!r}", fix="give each a 'name'")
     return config

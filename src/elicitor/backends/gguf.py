@@ -20,6 +20,7 @@ from pathlib import Path
 from elicitor.backends.gguf_header import check_header
 from elicitor.errors import BackendError
 from elicitor.files import disk_error, writing
+from elicitor.terminal import say
 
 
 def cache_folder() -> Path:
@@ -68,7 +69,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
 
     from elicitor.backends.hf_load import quiet
 
-    print(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
+    say(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
         # We hold the lock, so whoever began this one is dead.
         shutil.rmtree(leftover, ignore_errors=True)
@@ -77,7 +78,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
         # The converter draws a bar that redrawing on a log file would repeat a hundred times.
         bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
         with quiet(), bar, _read_once():
-            options = {"gguf_file": path.name, "local_files_only": True}
+            options = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(
                 path.parent,

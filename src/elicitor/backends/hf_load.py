@@ -71,10 +71,11 @@ def load_model(
                 options = {"config": config, **options}
             model = kind.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, **trust, **options)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(
-            f"model {name!r} could not be loaded: {reason}", fix="see 'elicitor models' for names"
-        ) from error
+        reason = " ".join(str(error).split())
+        fix = "see 'elicitor models' for names"
+        if "trust_remote_code" in reason:
+            fix = "read the code that comes with it, and set backend.trust_remote_code=true if you trust it"
+        raise BackendError(f"model {name!r} could not be loaded: {reason[:300]}", fix=fix) from error
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     for folder in adapters:
         with quiet():

@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 from elicitor.report.views import RunView
-from elicitor.report.visible import all_visible, visible
+from elicitor.visible import all_visible, visible
 
 KINDS = ("started", "proposed", "repaired", "relabelled", "resampled", "voted", "evaluated", "filled")
 """What can happen to an example; histories name them by number."""

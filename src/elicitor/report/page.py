@@ -22,7 +22,7 @@ from elicitor.report.charts import charts
 from elicitor.report.examples import example_data
 from elicitor.report.page_tables import ablation_table, cost_rows, result_table, run_rows, tiles, training_rows
 from elicitor.report.views import Views
-from elicitor.report.visible import all_visible, visible
+from elicitor.visible import all_visible, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 SECTIONS = {

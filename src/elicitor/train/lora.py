@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.control import Stopped
-from elicitor.errors import BackendError, ConfigError
+from elicitor.errors import BackendError, ConfigError, DataError
 from elicitor.files import write_json
 from elicitor.models import locate
 from elicitor.tracking import TENSORBOARD, project, tracker_names
@@ -204,6 +205,7 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
 
     Raises:
         BackendError: If the loss is not finite at the end.
+        DataError: If the checkpoint holds what is no state of a training.
         Stopped: If another process asked for it; a checkpoint has been saved.
     """
     trainer.remove_callback(PrinterCallback)
@@ -211,7 +213,13 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
     trainer.add_callback(control)
     # Trackers print to standard output, which is kept for results.
     with quiet(), contextlib.redirect_stdout(sys.stderr):
-        output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        try:
+            output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except pickle.UnpicklingError as error:
+            # Tensors and numbers alone are read from a checkpoint; whatever would run code is refused.
+            raise DataError(
+                f"{checkpoint} holds something else than a training's state", fix="remove it, then --resume again"
+            ) from error
     if control.stopped:
         raise Stopped
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -1,4 +1,4 @@
-from elicitor.report.visible import all_visible, visible
+from elicitor.visible import all_visible, visible
 
 
 def test_characters_that_hide_or_reorder_are_written_out():
