@@ -49,6 +49,7 @@ class Words:
     """Stands in for a tokenizer: these tests make token ids themselves."""
 
     eos_token_id = 2
+    all_special_tokens = ()
     bos_token_id = 1
 
     def __call__(self, text, **options):

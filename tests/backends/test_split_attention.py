@@ -117,6 +117,7 @@ def llama():
 
 class Words:
     eos_token_id = bos_token_id = 2
+    all_special_tokens = ()
 
     def __call__(self, text, **options):
         return {"input_ids": []}

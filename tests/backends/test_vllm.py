@@ -27,6 +27,7 @@ class Tokenizer:
     """What a transformers tokenizer offers, over bytes."""
 
     eos_token_id = bos_token_id = None
+    all_special_tokens = ()
     chat_template = None
 
     def __call__(self, text, add_special_tokens=True):
