@@ -202,6 +202,20 @@ def test_other_texts_under_the_same_ids_end_a_resumed_run(settings, tmp_path):
         run(config, tmp_path / "run", resume=True)
 
 
+@pytest.mark.parametrize("command", ["eval", "audit", "review", "train sft", "export"])
+def test_other_texts_under_the_same_ids_are_no_longer_what_the_labels_are_of(elicitor, settings, tmp_path, command):
+    pytest.importorskip("trl")
+    run(settings("fake"), tmp_path / "run")
+    more = {"eval": ["--test", "x.jsonl"], "export": ["--format", "dataset", "-o", "out"], "train sft": ["-o", "out"]}
+    words = [*command.split(), "run", *more.get(command, [])]
+    file = tmp_path / "x.jsonl"
+    rows = [json.loads(line) | {"text": f"another {k}"} for k, line in enumerate(file.read_text().splitlines())]
+    file.write_text("".join(json.dumps(row | {"label": "yes"}) + "\n" for row in rows))
+    code, _, err = elicitor(*words)
+    assert code == 2
+    assert "x.jsonl is no longer what run labelled: texts, ids, groups or keys have changed" in err
+
+
 def saved_tokenizer(folder, *, normalizer=None, **special):
     tokenizers = pytest.importorskip("tokenizers")
     transformers = pytest.importorskip("transformers")
