@@ -85,9 +85,14 @@ def test_a_draw_from_what_is_no_distribution_is_refused(tiny_model):
         model.generate((5,), max_new_tokens=2, temperature=1.0, stop=(), rngs=[np.random.default_rng(0)])
 
 
-def test_a_model_that_thinks_of_other_words_is_warned_about(tiny_model, settings, tmp_path):
+@pytest.mark.parametrize(("search", "n"), [("icm", 10), ("icm", 5), ("bootstrap", 70)])
+def test_a_model_that_thinks_of_other_words_is_warned_about_once(tiny_model, settings, tmp_path, search, n):
+    """In the midst of a search, at its end where it is short, and at its start where that asks about everything."""
     config = settings(str(tiny_model), task={"template": "{text}:", "labels": {"no": " nein", "yes": " jawohl"}})
-    done = run(config, tmp_path / "run")
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"id": f"e{i}", "text": f"t{i}"}) + "\n" for i in range(n)))
+    bootstrap = config.bootstrap.model_copy(update={"rounds": 1})
+    icm = config.icm.model_copy(update={"iterations": 2 if n == 5 else 15})
+    done = run(config.model_copy(update={"search": search, "bootstrap": bootstrap, "icm": icm}), tmp_path / "run")
     (warned,) = (event for event in events(done.path, "warned") if "probability together" in event["message"])
     assert done.metrics["label_mass"] < 1e-3
     assert warned["message"] in done.metrics["warnings"]
