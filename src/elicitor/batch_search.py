@@ -161,6 +161,8 @@ def search_batch(
         # Once for a run: what it says is about the model.
         checked = check_scoring(problem, batch=job.batch) if job.batch == 0 else []
         state, started = search.start(problem, rng=rng)
+        if job.batch == 0:
+            checked += check_mass(meter, since=0, batch=job.batch, iteration=state.iteration)
         on_step(step_of(state, [started, *checked]))
     else:
         try:

@@ -85,9 +85,14 @@ def test_a_draw_from_what_is_no_distribution_is_refused(tiny_model):
         model.generate((5,), max_new_tokens=2, temperature=1.0, stop=(), rngs=[np.random.default_rng(0)])
 
 
-def test_a_model_that_thinks_of_other_words_is_warned_about(tiny_model, settings, tmp_path):
+@pytest.mark.parametrize(("search", "n"), [("icm", 10), ("icm", 5), ("bootstrap", 70)])
+def test_a_model_that_thinks_of_other_words_is_warned_about_once(tiny_model, settings, tmp_path, search, n):
+    """In the midst of a search, at its end where it is short, and at its start where that asks about everything."""
     config = settings(str(tiny_model), task={"template": "{text}:", "labels": {"no": " nein", "yes": " jawohl"}})
-    done = run(config, tmp_path / "run")
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"id": f"e{i}", "text": f"t{i}"}) + "\n" for i in range(n)))
+    bootstrap = config.bootstrap.model_copy(update={"rounds": 1})
+    icm = config.icm.model_copy(update={"iterations": 2 if n == 5 else 15})
+    done = run(config.model_copy(update={"search": search, "bootstrap": bootstrap, "icm": icm}), tmp_path / "run")
     (warned,) = (event for event in events(done.path, "warned") if "probability together" in event["message"])
     assert done.metrics["label_mass"] < 1e-3
     assert warned["message"] in done.metrics["warnings"]
@@ -200,6 +205,20 @@ def test_other_texts_under_the_same_ids_end_a_resumed_run(settings, tmp_path):
     (tmp_path / "x.jsonl").write_text((tmp_path / "x.jsonl").read_text().replace("text 3", "text three"))
     with pytest.raises(ResumeMismatchError, match="data"):
         run(config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("command", ["eval", "audit", "review", "train sft", "export"])
+def test_other_texts_under_the_same_ids_are_no_longer_what_the_labels_are_of(elicitor, settings, tmp_path, command):
+    pytest.importorskip("trl")
+    run(settings("fake"), tmp_path / "run")
+    more = {"eval": ["--test", "x.jsonl"], "export": ["--format", "dataset", "-o", "out"], "train sft": ["-o", "out"]}
+    words = [*command.split(), "run", *more.get(command, [])]
+    file = tmp_path / "x.jsonl"
+    rows = [json.loads(line) | {"text": f"another {k}"} for k, line in enumerate(file.read_text().splitlines())]
+    file.write_text("".join(json.dumps(row | {"label": "yes"}) + "\n" for row in rows))
+    code, _, err = elicitor(*words)
+    assert code == 2
+    assert "x.jsonl is no longer what run labelled: texts, ids, groups or keys have changed" in err
 
 
 def saved_tokenizer(folder, *, normalizer=None, **special):

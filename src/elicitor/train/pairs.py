@@ -13,12 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from elicitor.baselines import one_vote_each, random_labels
-from elicitor.data import cell_text, in_order_id, iter_task_rows
+from elicitor.data import cell_text, in_order_id, iter_task_rows, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.gold import load_gold, load_votes
 from elicitor.inputs import task_of
 from elicitor.labelling import load_run
-from elicitor.runs import has_run, load_run_config
+from elicitor.runs import check_same_data, has_run, load_run_config
 from elicitor.search import FoundLabel
 from elicitor.tasks import Task, load_task
 
@@ -150,6 +150,8 @@ def labelled_pairs(
     contradictory = 0
     match labels:
         case "found":
+            labelled = load_dataset(data, pair_task, limit=load_run_config(folder).limit, in_memory=False)
+            check_same_data(folder, labelled.fingerprint, data)
             chosen, contradictory = found_choices(load_run(folder).labels, pairs, task=pair_task)
         case "golden":
             chosen = _first_orders(load_gold(data, pair_task, limit=rows).labels, pairs, pair_task)
