@@ -205,7 +205,7 @@ def _be_the_command(words: str, place: Path, fault: Fault | None, into: int, str
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         os.chdir(place)
         os.environ["PWD"] = str(place)
-        os.environ["ELICITOR_CACHE"] = str(place / "cache")
+        os.environ.setdefault("ELICITOR_CACHE", str(place / "cache"))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

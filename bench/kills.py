@@ -28,6 +28,7 @@ from typing import Any
 from kill_cases import Case, broken_files, cases, copy_of, differences, is_leftover, outcome, prepare_inputs, warm_up
 from kill_faults import DISK, KILLS, End, Fault, run_forked, small_disk
 
+from elicitor.backends.gguf import cache_folder
 from elicitor.console import environment
 
 SHARES = {"search": 0.50, "evaluate": 0.38, "train": 0.09, "convert": 0.03}
@@ -87,6 +88,10 @@ def main() -> None:
         OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", NO_COLOR="1", COLUMNS="120"
     )
     sys.path.append(str(TESTS))
+    os.environ.pop("ELICITOR_CACHE", None)
+    if options.model == "bundled":
+        # Converted once; every trial would take its time for that.
+        os.environ["ELICITOR_CACHE"] = str(cache_folder())
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="elicitor-kills-") as name, ExitStack() as stack:

@@ -14,7 +14,7 @@ from elicitor.files import read_rows, write_json
 from elicitor.runs import Checkpoint, RunFolder, load_run_config, read_manifest, refuse_used
 
 CONFIG = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake"})
-MANIFEST = {"schema": 1, "identity": {"elicitor": "1", "data": "d", "model": "m"}}
+MANIFEST = {"schema": 1, "identity": {"search": 1, "data": "d", "model": "m"}}
 
 
 def checkpoint(batch):

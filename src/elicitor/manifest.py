@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 SCHEMA = 1
 """Of run folders as a whole; it grows when a reader of the one before would go wrong."""
+SEARCH = 1
+"""Of what searches decide; it grows when a seed no longer leads to the same labels, so that no run is searched half by the one
+and half by the other. A test that resumes a run of the first schema fails when it should have grown."""
 REVIEW_OF = "review_of"
 Supervision = Literal["none"] | dict[str, Any]
 """Labels that went into a run: how many ``labels``, from which ``file``; ``review_of`` names the run whose review they are."""
@@ -42,7 +45,7 @@ def build_manifest(
     return {
         "schema": SCHEMA,
         "identity": {
-            "elicitor": importlib.metadata.version("elicitor"),
+            "search": SEARCH,
             "data": data_fingerprint,
             "model": model_fingerprint,
             "start_labels": _hash(start_labels) if start_labels else None,

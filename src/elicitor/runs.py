@@ -139,7 +139,8 @@ class RunFolder:
             path: Folder of the run.
             config: Settings it must have been made with; only those that cannot change a result may differ, such as the
                 data's path, whose content is compared, or a server's address.
-            manifest: What it must have been made from: data, model and package version are compared.
+            manifest: What it must have been made from: data, model and what searches decide are compared, not the version
+                of the package. Another version that goes on is named in the manifest of the run.
 
         Returns:
             The folder, its lock held, events cut back to the checkpoint.
@@ -159,6 +160,8 @@ class RunFolder:
             made_with = read_config(path / CONFIG)
             _compare("setting", deciding_settings(made_with), deciding_settings(config))
             _compare("manifest entry", before["identity"], manifest["identity"])
+            if named := _other_version(before, manifest):
+                write_json(path / MANIFEST, {**before, "resumed_with": named})
             with writing(path):
                 for leftover in path.glob(".*.tmp"):
                     leftover.unlink()
@@ -299,7 +302,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             way_out = f"search again: elicitor label --config {path / CONFIG} --output-dir NEW"
         raise DataError(f"{path} has schema {schema!r} of run folders, this version reads {SCHEMA}", fix=way_out)
     check(Manifest, manifest, place=str(path / MANIFEST))
-    return manifest
+    identity = dict(manifest["identity"])
+    if identity.pop("elicitor", None) is not None:
+        # Before searches had a number of their own, the package's version stood for it.
+        identity["search"] = 1
+    return {**manifest, "identity": identity}
 
 
 def check_same_data(path: Path, fingerprint: str, source: str) -> None:
@@ -364,10 +371,22 @@ def _cut(events: Path, length: int) -> None:
     os.truncate(events, length)
 
 
+def _other_version(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Versions that have gone on with a run, if this one is not yet among them and did not begin it."""
+    version = now.get("versions", {}).get("elicitor")
+    known = [before.get("versions", {}).get("elicitor"), *before.get("resumed_with", [])]
+    return [] if version is None or version in known else [*before.get("resumed_with", []), version]
+
+
 def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
+            again = (
+                "use the version of elicitor that began it"
+                if name == "search" and "entry" in what
+                else "give the same again"
+            )
             raise ResumeMismatchError(
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
-                fix="give the same again, or start a new run in another --output-dir",
+                fix=f"{again}, or start a new run in another --output-dir",
             )

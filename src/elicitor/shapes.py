@@ -32,7 +32,8 @@ class Manifest(TypedDict, total=False):
     """``manifest.json``."""
 
     examples: Count
-    identity: dict[str, str | None]
+    identity: dict[str, str | int | None]
+    resumed_with: list[str]
     gold_used: bool | str
     supervision: Literal["none"] | Supervision
     model: dict[str, Any]

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from elicitor.errors import BackendError, ConfigError, DataError, ResumeMismatchError
 from elicitor.models import load_backend
 from elicitor.train.policy import read_prompts
-from elicitor.train.rl import hacking_signs, reward_gain, train_rl
-from elicitor.train.rl_log import Point
+from elicitor.train.rl import hacking_signs, in_order_of_steps, reward_gain, train_rl
+from elicitor.train.rl_log import Point, RlLog
 from elicitor.train.rl_settings import RlSettings
 from elicitor.train.settings import build_settings
 
@@ -260,3 +260,34 @@ def test_the_real_command_killed_at_random(tiny, prompts, tmp_path):
     assert kills
     for name in ("rollouts.jsonl", "curve.jsonl", "samples.jsonl"):
         assert (tmp_path / "rl" / name).read_text() == (tmp_path / "unbroken" / name).read_text(), name
+
+
+def test_prompts_are_dealt_anew_for_each_pass_and_never_by_the_process():
+    settings = RlSettings(steps=6, batch_size=4, gradient_accumulation=1, group_size=2)
+    dealt = in_order_of_steps(["a", "b", "c", "d", "e"], settings)
+    assert len(dealt) == 12
+    assert sorted(dealt[:5]) == sorted(dealt[5:10]) == ["a", "b", "c", "d", "e"]
+    assert dealt[:5] != dealt[5:10]
+    assert dealt == in_order_of_steps(["a", "b", "c", "d", "e"], settings)
+
+
+def test_what_was_best_at_the_last_checkpoint_is_there_for_a_kill_before_the_next(tmp_path):
+    def point(step, reward):
+        (log.best_folder(step)).mkdir()
+        log.set_best(Point(step, reward, 0.0, 1.0, 1.0, 1.0))
+        log.add_point(Point(step, reward, 0.0, 1.0, 1.0, 1.0))
+
+    log = RlLog(tmp_path, steps=6)
+    point(0, 1.0)
+    point(1, 2.0)
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    point(3, 3.0)
+    # Killed here, the training goes back to step 2, whose best was step 1.
+    assert log.best_folder(1).is_dir()
+    log.cut(2)
+    assert log.best()["step"] == 1
+    assert [one.step for one in log.points()] == [0, 1]
+    log.drop_best()
+    assert not list(tmp_path.glob("best*"))

@@ -138,7 +138,7 @@ def _settings(config: RunConfig, path: Path) -> dict[str, Any]:
         "plan": config.plan.kind,
         "data": config.data,
         "gold in the search": made["gold_used"] or "none",
-        "elicitor": made["identity"]["elicitor"],
+        "elicitor": ", ".join([made["versions"]["elicitor"], *made.get("resumed_with", [])]),
     }
 
 

@@ -175,6 +175,15 @@ def last_checkpoint(path: Path) -> Path | None:
     return None
 
 
+def place_beside(path: Path) -> Path:
+    """An empty folder in a training's folder, in which a model is written before `adopt` moves it into its place."""
+    saved = path / SAVED
+    # A kill may have left parts of files there, under names of the library's own.
+    shutil.rmtree(saved, ignore_errors=True)
+    saved.mkdir(parents=True)
+    return saved
+
+
 def adopt(path: Path, saved: Path, *, last: str) -> None:
     """Move a saved model's files into the training's folder, the one that makes it a model last.
 

@@ -26,7 +26,7 @@ from elicitor.files import write_json
 from elicitor.models import locate
 from elicitor.tracking import TENSORBOARD, project, tracker_names
 from elicitor.train.controlled import ControlCallback
-from elicitor.train.folder import CHECKPOINTS, SAVED, adopt, is_main_process
+from elicitor.train.folder import CHECKPOINTS, adopt, is_main_process, place_beside
 from elicitor.train.settings import TrainSettings
 
 _CHECKPOINTING = next(
@@ -245,8 +245,7 @@ def save_trained(trainer: Any, folder: Path, *, name: str, loaded: LoadedModel) 
     model = trainer.accelerator.unwrap_model(trainer.model)
     is_adapter = hasattr(model, "peft_config")
     if is_main_process():
-        saved = folder / SAVED
-        saved.mkdir(exist_ok=True)
+        saved = place_beside(folder)
         model.save_pretrained(str(saved), safe_serialization=True)
         (saved / "README.md").unlink(missing_ok=True)
         if is_adapter:

@@ -24,7 +24,7 @@ from elicitor.errors import BackendError, DataError, ResumeMismatchError
 from elicitor.files import read_json, write_json
 from elicitor.manifest import package_versions
 from elicitor.models import locate
-from elicitor.train.folder import REWARD_MODEL, SAVED, adopt, reward_folder
+from elicitor.train.folder import REWARD_MODEL, adopt, place_beside, reward_folder
 from elicitor.train.rendering import Message, Rendering
 
 WEIGHTS = "adapter_model.safetensors"
@@ -169,8 +169,7 @@ class RewardModel:
 
     def save(self) -> None:
         """Write adapter, head and facts; ``reward_model.json`` comes last and marks the folder as whole."""
-        saved = self.folder / SAVED
-        saved.mkdir(parents=True, exist_ok=True)
+        saved = place_beside(self.folder)
         # The path of a converted base says nothing elsewhere; `reward_model.json` names it as the user did.
         self.model.peft_config["default"].base_model_name_or_path = self.base.name.removeprefix("hf:")
         self.model.save_pretrained(str(saved), safe_serialization=True, save_embedding_layers=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,12 +30,13 @@ from elicitor.files import write_rows
 from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
 from elicitor.train.folder import (
-    SAVED,
     adopt,
     finish,
     is_finished,
     is_main_process,
     last_checkpoint,
+    place_beside,
+    processes,
     read_result,
     training_folder,
 )
@@ -105,6 +105,26 @@ def split_prompts(source: str, tokenizer: Any, settings: RlSettings, *, limit: i
     return Prompts(tuple(dealt[held:]), tuple(select), tuple(test), len(prompts) - len(short))
 
 
+def in_order_of_steps(prompts: Sequence[str], settings: RlSettings) -> list[str]:
+    """Prompts in the order in which steps take them, dealt anew each time all have been taken.
+
+    TRL's own order begins anew in every process: a training that was resumed after its first pass over the prompts would
+    repeat the first deal.
+
+    Args:
+        prompts: Prompts for rollouts.
+        settings: Steps, sizes and seed.
+
+    Returns:
+        As many as all steps take, by all processes together.
+    """
+    in_a_step = settings.batch_size * settings.gradient_accumulation * processes() // settings.group_size
+    wanted = settings.steps * in_a_step
+    deals = range(-(-wanted // len(prompts)))
+    dealt = [prompts[i] for k in deals for i in np.random.default_rng([settings.seed, k]).permutation(len(prompts))]
+    return dealt[:wanted]
+
+
 def train_rl(
     source: str,
     folder: Path,
@@ -158,11 +178,10 @@ def train_rl(
         state.wait_for_everyone()
         if is_finished(folder):
             return read_result(folder)
-        checkpoint = last_checkpoint(folder)
-        begun = -1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
         log = RlLog(folder, steps=settings.steps)
+        checkpoint = last_checkpoint(folder)
         if is_main_process():
-            log.cut(begun)
+            log.cut(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         state.wait_for_everyone()
         base = AdapterBase(model, loaded.weights)
         selector = Selector(settings, prompts.select, reward, loaded.tokenizer, log, base, on_stage)
@@ -173,19 +192,20 @@ def train_rl(
             reward_funcs=Judge(reward, log),
             args=_arguments(settings, folder),
             train_dataset=Dataset.from_list(
-                [{"prompt": messages(text) if chat else plain_prompt(text), "text": text} for text in prompts.train]
+                [
+                    {"prompt": messages(text) if chat else plain_prompt(text), "text": text}
+                    for text in in_order_of_steps(prompts.train, settings)
+                ]
             ),
             processing_class=loaded.tokenizer,
             peft_config=lora_config(settings),
             callbacks=[selector, *([StepCallback(on_step)] if on_step else [])],
         )
+        if on_stage:
+            on_stage(f"training, {len(prompts.train):,} prompts, {settings.steps} steps of {settings.algorithm}")
+        # One that had gone too far, and was killed before its result, must not go on.
         selector.stopped = any(point.kl > settings.max_kl for point in log.points())
-        # Of a training whose steps are done, which was killed before its result, the Trainer would make one step more.
-        if begun < settings.steps and not selector.stopped:
-            if on_stage:
-                on_stage(f"training, {len(prompts.train):,} prompts, {settings.steps} steps of {settings.algorithm}")
-            if checkpoint is not None:
-                _go_on_in_order(trainer, checkpoint)
+        if not selector.stopped:
             train(trainer, checkpoint=checkpoint)
         result: dict[str, Any] = {}
         if is_main_process():
@@ -214,29 +234,12 @@ def train_rl(
             result["warnings"] = hacking_signs(log.points())
             best = log.best()
             assert best is not None
-            # A copy: until the result is written, a kill must leave what it is made from.
-            saved = folder / SAVED
-            saved.mkdir(exist_ok=True)
-            for file in log.best_folder(best["step"]).iterdir():
-                shutil.copyfile(file, saved / file.name)
+            # Copied, because a kill before the last line but one needs it again.
+            saved = shutil.copytree(log.best_folder(best["step"]), place_beside(folder), dirs_exist_ok=True)
             adopt(folder, saved, last=BASE)
             finish(folder, result)
         state.wait_for_everyone()
         return result or read_result(folder)
-
-
-def _go_on_in_order(trainer: Any, checkpoint: Path) -> None:
-    """Draw the order of prompts as an unbroken training would: TRL's sampler begins anew with that of the first epoch."""
-    epochs = int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["epoch"] + 1e-6)
-    first_epoch = trainer._get_train_sampler
-
-    def later_epoch(dataset: Any = None) -> Any:
-        sampler = first_epoch(dataset)
-        for _ in range(epochs):
-            deque(sampler, maxlen=0)
-        return sampler
-
-    trainer._get_train_sampler = later_epoch
 
 
 def hacking_signs(points: Sequence[Point]) -> list[str]:
@@ -334,6 +337,7 @@ def _arguments(settings: RlSettings, folder: Path) -> GRPOConfig | RLOOConfig:
         "beta": settings.beta,
         "disable_dropout": True,
         "logging_steps": 1,
+        "shuffle_dataset": False,
         "use_vllm": settings.vllm != "off",
     }
     if settings.vllm != "off":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from elicitor.files import read_json, read_rows, write_json, write_rows
-from elicitor.train.folder import BEST
+from elicitor.train.folder import BEST, last_checkpoint
 
 ROLLOUTS = "rollouts.jsonl"
 CURVE = "curve.jsonl"
@@ -63,9 +63,10 @@ class RlLog:
                 whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
                 rows = [json.loads(line) for line in whole.split("\n") if line]
                 write_rows(path, [row for row in rows if row["step"] <= last])
-        best = self.best()
-        if best is not None and best["step"] > step:
-            (self.folder / BEST).unlink()
+        if (best := self._best_until(step)) is None:
+            (self.folder / BEST).unlink(missing_ok=True)
+        else:
+            self._name_best(best)
 
     def add_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the rollouts of a step, if it is one of those that are logged."""
@@ -90,11 +91,25 @@ class RlLog:
         return self.folder / f"best-{step}"
 
     def set_best(self, point: Point) -> None:
-        """Name the best adapter, which is in its folder already, and drop the others."""
-        write_json(self.folder / BEST, {"step": point.step, "reward": point.reward})
+        """Name the best adapter, which is in its folder already, and drop the others.
+
+        What was the best at the last checkpoint stays: a kill before the next one goes back to it.
+        """
+        self._name_best(point)
+        checkpoint = last_checkpoint(self.folder)
+        before = None if checkpoint is None else self._best_until(int(checkpoint.name.rpartition("-")[2]))
+        kept = {self.best_folder(one.step) for one in (point, before) if one is not None}
         for other in self.folder.glob("best-*"):
-            if other != self.best_folder(point.step):
+            if other not in kept:
                 shutil.rmtree(other)
+
+    def _best_until(self, step: int) -> Point | None:
+        """The best point of the curves up to a step; of equal ones the first."""
+        points = [point for point in self.points() if point.step <= step]
+        return max(points, key=lambda point: point.reward, default=None)
+
+    def _name_best(self, point: Point) -> None:
+        write_json(self.folder / BEST, {"step": point.step, "reward": point.reward})
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
