@@ -55,7 +55,7 @@ def test_a_search_is_plotted_in_trackio_without_a_word_on_standard_output(review
     with sqlite3.connect(tmp_path / "trackio" / "elicitor.db") as store:
         rows = store.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
         ((settings,),) = store.execute("SELECT config FROM configs").fetchall()
-    events = [event for event in events_of(tmp_path / "run") if event["kind"] != "warned"]
+    events = [event for event in events_of(tmp_path / "run") if event["kind"] not in ("warned", "checked")]
     assert {row[0] for row in rows} == {"run"}
     assert [(row[1], json.loads(row[2])["search/utility"]) for row in rows] == [
         (event["iteration"], pytest.approx(event["utility"]))
