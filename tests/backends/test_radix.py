@@ -111,6 +111,7 @@ def tiny():
 
     class Words:
         eos_token_id, bos_token_id = 2, 1
+        all_special_tokens = ()
 
         def __call__(self, text, **options):
             return {"input_ids": []}
