@@ -74,9 +74,22 @@ class Run:
 
     @cached_property
     def labels(self) -> list[FoundLabel]:
-        """One label an example, in the order of the data; read when first asked for."""
+        """One label an example, in the order of the data; read when first asked for.
+
+        Raises:
+            DataError: If the file is not as the run has written it.
+        """
         names = [field.name for field in fields(FoundLabel)]
         rows = read_rows(self.path / LABELS, shape=LabelRow)
+        ids, wanted = {row["id"] for row in rows}, self.metrics["n_examples"]
+        again = "put the file back, or search again in another --output-dir"
+        if not len(ids) == len(rows) == wanted:
+            raise DataError(
+                f"{self.path / LABELS} has {len(ids)} ids in {len(rows)} lines, the run labelled {wanted} examples",
+                fix=again,
+            )
+        if strange := {row["label"] for row in rows} - self.metrics["labels"].keys():
+            raise DataError(f"{self.path / LABELS} holds {min(strange)!r}, no label of the task", fix=again)
         return [FoundLabel(**{name: row[name] for name in names}) for row in rows]
 
 

@@ -302,11 +302,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
             way_out = f"search again: elicitor label --config {path / CONFIG} --output-dir NEW"
         raise DataError(f"{path} has schema {schema!r} of run folders, this version reads {SCHEMA}", fix=way_out)
     check(Manifest, manifest, place=str(path / MANIFEST))
-    identity = dict(manifest["identity"])
+    identity = manifest.get("identity", {})
     if identity.pop("elicitor", None) is not None:
         # Before searches had a number of their own, the package's version stood for it.
         identity["search"] = 1
-    return {**manifest, "identity": identity}
+    return manifest
 
 
 def check_same_data(path: Path, fingerprint: str, source: str) -> None:

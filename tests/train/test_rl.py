@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from elicitor.errors import BackendError, ConfigError, DataError, ResumeMismatchError
 from elicitor.models import load_backend
+from elicitor.train.folder import drop_scratch
 from elicitor.train.policy import read_prompts
 from elicitor.train.rl import hacking_signs, in_order_of_steps, reward_gain, train_rl
 from elicitor.train.rl_log import Point, RlLog
@@ -289,5 +290,5 @@ def test_what_was_best_at_the_last_checkpoint_is_there_for_a_kill_before_the_nex
     log.cut(2)
     assert log.best()["step"] == 1
     assert [one.step for one in log.points()] == [0, 1]
-    log.drop_best()
+    drop_scratch(log.folder)
     assert not list(tmp_path.glob("best*"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,15 @@ def run_view(
     judged = {example: label for example, label in truth.items() if example not in reviewed}
     data, notes = _data(config, task, path)
     rows = read_rows(path / LABELS, shape=LabelRow) if finished else []
+    if strange := {row["label"] for row in rows} - {*labels}:
+        raise DataError(
+            f"{path / LABELS} holds the label {min(strange)!r}, which the task does not have", fix="put the file back"
+        )
     order = [row["id"] for row in rows] if finished else list(data)
     until = None if finished else RunFolder(path).checkpoint().event_bytes
     trace = Trace([], 0, {}, {}, [])
     if (path / EVENTS).exists():
-        events = partial(iter_rows, path / EVENTS, until=until, shape=EventRow)
+        events = partial(_events, path / EVENTS, labels, until=until)
         trace = read_trace(events, labels, truth=judged, wanted=frozenset(order[:examples]))
     if not finished:
         found = trace.held
@@ -159,6 +163,19 @@ def _data(config: RunConfig, task: Task, path: Path) -> tuple[dict[str, Example]
     if dataset.fingerprint != read_manifest(path)["identity"]["data"]:
         return {}, [f"the texts of the examples are missing: {config.data} has changed since the run"]
     return {example.id: example for example in dataset.examples}, []
+
+
+def _events(file: Path, labels: Sequence[str], *, until: int | None) -> Iterator[dict[str, Any]]:
+    """Events whose labels are all of the task."""
+    known = {None, *labels}
+    for event in iter_rows(file, until=until, shape=EventRow):
+        told = {*event.get("labels", {}).values(), event.get("label_before"), event.get("label_proposed")}
+        if strange := told - known:
+            raise DataError(
+                f"{file} names the label {min(map(str, strange))!r}, which the task does not have",
+                fix="put the file back, or search again in another --output-dir",
+            )
+        yield event
 
 
 def _metrics_so_far(trace: Trace, path: Path, until: int | None) -> dict[str, Any]:
