@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from elicitor.audit import AUDIT
+from elicitor.audit import AUDIT, Audit
 from elicitor.config import RunConfig
 from elicitor.files import read_json
 from elicitor.labelling import Run
 from elicitor.manifest import REVIEW_OF
 from elicitor.runs import read_manifest
+from elicitor.shapes import validated
 from elicitor.tasks import Task
 
 _COLUMNS = {
@@ -113,9 +115,10 @@ def _facts(run: Run, config: RunConfig, task: Task, manifest: Mapping[str, Any])
 def _audit(run: Run) -> str:
     if not (run.path / AUDIT).is_file():
         return "Not audited. `elicitor audit` looks for the known ways in which coherent labels are useless."
-    audit = read_json(run.path / AUDIT)
-    lines = [f"Verdict: **{audit['verdict']}**.", ""]
-    lines += [f"- {check['name']}: {check['verdict']}; {check['finding']}" for check in audit["checks"]]
+    file = run.path / AUDIT
+    audit = validated(TypeAdapter(Audit), read_json(file), place=str(file))
+    lines = [f"Verdict: **{audit.verdict}**.", ""]
+    lines += [f"- {check.name}: {check.verdict}; {check.finding}" for check in audit.checks]
     return "\n".join(lines)
 
 
