@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 import elicitor
+from elicitor.audit import Audit
+from elicitor.audit_checks import Check
+from elicitor.backends.base import Cost
 from elicitor.errors import ConfigError
 from elicitor.export import export, push
 from elicitor.files import read_rows, write_json, write_rows
@@ -93,10 +96,8 @@ def test_pairs_are_never_made_up_across_prompts(claims, tmp_path):
 
 
 def test_nothing_of_gold_reaches_an_export_and_the_card_says_what_a_stranger_must_know(claims, tmp_path):
-    write_json(
-        claims.path / "audit.json",
-        {"verdict": "look", "checks": [{"name": "margins", "verdict": "look", "finding": "3 are close"}]},
-    )
+    seen = Check("margins", "look", "3 are close", "look at them", {})
+    write_json(claims.path / "audit.json", Audit("look", 12, [seen], {}, Cost()).to_json())
     done = export(claims, tmp_path / "out", format="dataset")
     text = "".join(file.read_text() for file in done.folder.iterdir())
     assert "gold!" not in text
