@@ -48,9 +48,11 @@ for name, part in cut.items():
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
 PY
 
+rounds=()
+if [ "$SEARCH" = bootstrap ]; then rounds=(--set bootstrap.rounds=3); fi
 echo "== 1. labels without gold"
 elicitor label "$out/label.jsonl" --task preference --model "$MODEL" --seed "$SEED" --search "$SEARCH" \
-  --calibration "$CALIBRATION" --output-dir "$out/labels" --resume --set backend.dtype="$DTYPE" --set bootstrap.rounds=3
+  --calibration "$CALIBRATION" --output-dir "$out/labels" --resume --set backend.dtype="$DTYPE" "${rounds[@]}"
 
 echo "== 2. initial reward model, relabelling, final reward model"
 elicitor train reward "$out/labels" --rest "$out/rest.jsonl" -o "$out/rm-found" --resume --seed "$SEED" \
