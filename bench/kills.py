@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,8 @@ def main() -> None:
         # Converted once; every trial would take its time for that.
         os.environ["ELICITOR_CACHE"] = str(cache_folder())
 
+    # So that the small disk is unmounted whoever ends the harness.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="elicitor-kills-") as name, ExitStack() as stack:
         root = Path(name).resolve()
@@ -146,10 +149,16 @@ def strike_all(options: argparse.Namespace, root: Path, stack: ExitStack) -> dic
             subprocess.run([sys.executable, "-c", code], check=True, cwd=TESTS, capture_output=True)
         prepared = [prepare(case, home, root / "whole") for case in mine]
         left = round(shares[group] * options.kills) if group != groups[-1] else options.kills - struck(tallies)
-        before = struck(tallies)
+        before, begun = struck(tallies), time.perf_counter()
         turn = 0
         while struck(tallies) < before + left:
             one = prepared[turn % len(prepared)]
+            if turn % len(prepared) == 0 and (done := struck(tallies) - before):
+                gone = time.perf_counter() - begun
+                rest = gone / done * (left - done)
+                print(
+                    f"{group}: {done} of {left} kills, {done / gone:.1f} a second, {rest:.0f} s left", file=sys.stderr
+                )
             kinds = [kind for kind in one.case.kinds if mounted or kind != FULL]
             # Kinds go round as well, one further with each round of the commands.
             kind = kinds[(turn + turn // len(prepared)) % len(kinds)]

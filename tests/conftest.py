@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from tiny_models import REVIEWS, byte_tokenizer, tiny_llama
 
 from elicitor import cli
 from elicitor.backends.fake import FakeBackend
@@ -88,26 +89,10 @@ def tiny_model(tmp_path):
     """A tiny model with a real tokenizer, saved as users have them."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    tokenizers = pytest.importorskip("tokenizers")
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<unk>", "<s>"], initial_alphabet=alphabet, show_progress=False
-    )
-    words.train_from_iterator(
-        ["Review: good\nSentiment: positive\n\n", "Review: bad\nSentiment: negative\n\n"], trainer
-    )
+    pytest.importorskip("tokenizers")
+    words = byte_tokenizer(REVIEWS, vocab_size=300, special=["<unk>", "<s>"])
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="<unk>")
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-    )
+    config = tiny_llama(len(fast), window=1024)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "tiny")
     fast.save_pretrained(tmp_path / "tiny")
@@ -120,7 +105,7 @@ def serve_app():
     httpx = pytest.importorskip("httpx")
     uvicorn = pytest.importorskip("uvicorn")
     pytest.importorskip("starlette")
-    from elicitor.local_http import ImpatientProtocol
+    from elicitor.local_http import configured
 
     running = []
 
@@ -128,16 +113,7 @@ def serve_app():
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            http=ImpatientProtocol,
-            timeout_graceful_shutdown=1,
-            **options,
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(app, timeout_graceful_shutdown=1, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=300)

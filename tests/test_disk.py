@@ -31,6 +31,8 @@ def test_errors_of_the_disk_name_the_file_and_the_way_out(tmp_path, code, way_ou
 def test_errors_of_libraries_that_write_themselves_are_understood():
     assert disk_error(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert disk_error(RuntimeError("PytorchStreamWriter failed writing file data/0"))
+    assert disk_error(RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"))
+    assert disk_error(RuntimeError("basic_ios::clear: iostream error"))
     assert disk_error(RuntimeError("something else")) is None
     assert disk_error(FileNotFoundError(errno.ENOENT, "no such file")) is None
 

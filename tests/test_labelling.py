@@ -39,7 +39,10 @@ def events(path, *, without=("seconds",)):
 
 
 def test_five_lines_do_what_the_command_does(tmp_path):
-    done = elicitor.label(write(tmp_path, pairs(20)), task=TASK, model="fake", output_dir=tmp_path / "run")
+    data = write(tmp_path, pairs(20))
+    icm = elicitor.label(data, task=TASK, model="fake", output_dir=tmp_path / "icm", search="icm")
+    assert icm.metrics["cost"]["tokens_computed"] * 2 < icm.metrics["cost"]["in_order_tokens_same_events"]
+    done = elicitor.label(data, task=TASK, model="fake", output_dir=tmp_path / "run")
     assert [item.id for item in done.labels] == [f"e{i}" for i in range(20)]
     assert [item.group_id for item in done.labels] == [str(i // 2) for i in range(20)]
     assert done.metrics["cost"]["tokens_computed"] < done.metrics["cost"]["in_order_tokens_same_events"]

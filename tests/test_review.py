@@ -152,6 +152,9 @@ def test_intervals_cover_the_true_share(sizes, shares, n):
     assert np.mean([one.value for one in found]) == pytest.approx(truth, abs=0.02)
 
 
+METRICS = '{"n_examples": 60, "labels": {"negative": 0, "positive": 60}}'
+
+
 @pytest.fixture
 def finished(tmp_path):
     """A finished run of 60 examples, in which e0 to e11, those with the smallest margins, have wrong labels."""
@@ -169,7 +172,7 @@ def finished(tmp_path):
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps({**row, "batch": 0}) + "\n" for row in rows))
     (tmp_path / "config.yaml").write_text("data: x.jsonl\ntask: sentiment\nmodel: fake\nseed: 5\n")
     (tmp_path / "manifest.json").write_text('{"schema": 1, "examples": 60}')
-    (tmp_path / "metrics.json").write_text("{}")
+    (tmp_path / "metrics.json").write_text(METRICS)
     return tmp_path
 
 
@@ -239,7 +242,7 @@ def test_while_the_search_runs_nothing_is_proposed_and_marks_are_kept(finished):
     with pytest.raises(DataError, match="no label"):
         reviewer.mark("e8", "right")
     # The run ends with another label: the mark says that it is wrong.
-    (finished / "metrics.json").write_text("{}")
+    (finished / "metrics.json").write_text(METRICS)
     for name in set(reviewer.review().proposed) - {"e7"}:
         reviewer.mark(name, "right")
     stratum = next(s for s in draw_sample({f"e{i}": 0.1 * i for i in range(60)}, seed=5).strata if "e7" in s)

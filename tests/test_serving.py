@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from tiny_models import REVIEWS, byte_tokenizer, tiny_llama
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
@@ -68,31 +69,10 @@ def model():
     tokenizers = pytest.importorskip("tokenizers")
     from elicitor.backends.hf import HfBackend
 
-    words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=280,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    words.train_from_iterator(
-        ["Review: good\nSentiment: positive\n\n", "Review: bad\nSentiment: negative\n\n"], trainer
-    )
+    words = byte_tokenizer(REVIEWS, vocab_size=280, special=["<unk>", "<s>", "</s>"])
     words.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    config = tiny_llama(len(fast), window=256, initializer_range=0.3, bos_token_id=1, eos_token_id=2)
     torch.manual_seed(0)
     network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 

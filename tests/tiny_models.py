@@ -5,24 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+REVIEWS = ["Review: good\nSentiment: positive\n\n", "Review: bad\nSentiment: negative\n\n"]
+"""Texts whose pairs of bytes become tokens."""
 
-def write_tiny(path: Path) -> None:
-    """Save a tiny Llama with a tokenizer of bytes that has a chat template."""
+
+def byte_tokenizer(texts: list[str], *, vocab_size: int, special: list[str]) -> Any:
+    """A tokenizer of bytes and of the commonest pairs in some texts."""
     import tokenizers
-    import torch
-    import transformers
 
     words = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token="<unk>"))
     words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=270,
-        special_tokens=["<unk>", "<s>", "</s>", "<u>", "<a>"],
-        initial_alphabet=alphabet,
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    words.train_from_iterator(["word"], trainer)
+    words.train_from_iterator(texts, trainer)
+    return words
+
+
+def tiny_llama(vocab_size: int, *, window: int, **options: Any) -> Any:
+    """Configuration of a Llama of two layers."""
+    import transformers
+
+    return transformers.LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=window,
+        **options,
+    )
+
+
+def write_tiny(path: Path) -> None:
+    """Save a tiny Llama with a tokenizer of bytes that has a chat template."""
+    import torch
+    import transformers
+
+    words = byte_tokenizer(["word"], vocab_size=270, special=["<unk>", "<s>", "</s>", "<u>", "<a>"])
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
@@ -30,16 +54,7 @@ def write_tiny(path: Path) -> None:
         "{% for m in messages %}{{ '<u>' if m['role'] == 'user' else '<a>' }}{{ m['content'] }}</s>{% endfor %}"
         "{% if add_generation_prompt %}<a>{% endif %}"
     )
-    config = transformers.LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-    )
+    config = tiny_llama(len(fast), window=512, bos_token_id=fast.bos_token_id, eos_token_id=fast.eos_token_id)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(path)
     fast.save_pretrained(path)

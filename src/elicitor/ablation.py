@@ -19,7 +19,7 @@ from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import read_json, stray_entry, write_json, write_rows, writing
+from elicitor.files import make_folder, read_json, stray_entry, write_json, write_rows
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, run
@@ -230,8 +230,7 @@ def run_ablation(
     results: list[VariantResult] = []
     for number, variant in enumerate(variants):
         place = folder / variant.name.replace("/", "-").replace(" ", "")
-        with writing(place):
-            place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         settings = configured(base, variant.settings)
         if pools[variant.name] is not None:
             write_rows(place / "pool.jsonl", pools[variant.name] or [])
@@ -330,6 +329,5 @@ def _claim(folder: Path, base: RunConfig, variants: Sequence[Variant], seeds: Se
         return
     if folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / SETTINGS, settings)

@@ -33,7 +33,7 @@ from elicitor.audit_checks import (
     own_log_odds,
 )
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
-from elicitor.config import RunConfig
+from elicitor.config import RunConfig, check_trust
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
@@ -42,7 +42,7 @@ from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.manifest import Supervision
 from elicitor.objective import Meter
-from elicitor.runs import check_same_data, check_trust, load_run_config, read_manifest
+from elicitor.runs import check_same_data, load_run_config, read_manifest
 from elicitor.salience import best_predictor, trivial_features
 from elicitor.tasks import Task
 

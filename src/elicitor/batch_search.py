@@ -158,11 +158,9 @@ def search_batch(
         return BatchStep(state, events, search.budget(problem), moment)
 
     if job.begun.state is None or job.begun.rng is None:
-        # Once for a run: what it says is about the model.
-        checked = check_scoring(problem, batch=job.batch) if job.batch == 0 else []
+        checked = check_scoring(problem, batch=job.batch)
         state, started = search.start(problem, rng=rng)
-        if job.batch == 0:
-            checked += check_mass(meter, since=0, batch=job.batch, iteration=state.iteration)
+        checked += check_mass(meter, since=0, batch=job.batch, iteration=state.iteration)
         on_step(step_of(state, [started, *checked]))
     else:
         try:
@@ -175,13 +173,11 @@ def search_batch(
     while state.finished is None:
         since = meter.cost.prompts
         state, events = search.step(problem, state, rng=rng)
-        if job.batch == 0:
-            events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration)
+        events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration)
         on_step(step_of(state, events))
     since = meter.cost.prompts
     final, found, events = finish(problem, state, batch=job.batch, rng=rng)
-    if job.batch == 0:
-        events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration, at_end=True)
+    events += check_mass(meter, since=since, batch=job.batch, iteration=state.iteration, at_end=True)
     return BatchResult(
         batch=job.batch,
         last=step_of(final, events),

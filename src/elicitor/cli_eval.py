@@ -153,7 +153,7 @@ def ablate_command(
     data: Annotated[str, typer.Argument(help="Examples with gold labels: a file, or hf:NAME@SPLIT.")],
     task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
     model: Annotated[str | None, typer.Option(help="Model name; see 'elicitor models'.")] = None,
-    search: Annotated[str | None, typer.Option(help="Search of the base  [default: icm].")] = None,
+    search: Annotated[str | None, typer.Option(help="Search of the base [default: icm].")] = None,
     init: Annotated[str | None, typer.Option(help="First labels: random, golden, wrong, zero_shot.")] = None,
     consistency: Annotated[str | None, typer.Option(help="Whether the task's constraint counts: on, off.")] = None,
     alpha: Annotated[str | None, typer.Option(help="Weights of mutual predictability, such as 10,50,100.")] = None,

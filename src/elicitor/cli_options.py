@@ -24,8 +24,8 @@ def run_settings(
     flags: dict[str, Any], *, config: Path | None, overrides: list[str], output_dir: Path | None, resume: bool
 ) -> RunConfig:
     """Settings of a run; with --resume those that are not given come from the run folder."""
-    from elicitor.config import build_config
-    from elicitor.runs import CONFIG, check_trust, has_run
+    from elicitor.config import build_config, check_trust
+    from elicitor.runs import CONFIG, has_run
 
     if resume and output_dir is None:
         raise ConfigError("--resume needs to know the run", fix="add --output-dir FOLDER")

@@ -54,16 +54,16 @@ def serve_command(
         with Display("serve-hf") as display:
             backend = load_backend(model, on_stage=display.stage, **settings)
         if host not in LOOPBACK:
-            _say(f"warning: whoever reaches {host} and has the key can use this model; it is sent unencrypted")
+            say_line(f"warning: whoever reaches {host} and has the key can use this model; it is sent unencrypted")
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/v1"
 
         def ready() -> None:
             listener.listen(128)
-            _say(f"ready: {backend.name} at {address} (Ctrl-C ends it)")
+            say_line(f"ready: {backend.name} at {address} (Ctrl-C ends it)")
 
         def close(totals: Totals) -> None:
-            _say(f"stopped: {totals.summary()}")
+            say_line(f"stopped: {totals.summary()}")
 
         app = create_app(
             backend,
@@ -84,7 +84,3 @@ def _backend_settings(overrides: list[str]) -> dict[str, Any]:
             raise ConfigError(f"--set got {text!r}", fix="write backend.KEY=VALUE, such as backend.dtype=bfloat16")
         settings[key.removeprefix("backend.")] = read_value(raw, place=f"--set {key}")
     return settings
-
-
-def _say(line: str) -> None:
-    say_line(line)

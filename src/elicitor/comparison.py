@@ -36,7 +36,7 @@ from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.consistency import Constraints
 from elicitor.data import Dataset
 from elicitor.errors import BackendError, ConfigError, ContextOverflowError
-from elicitor.files import read_json, write_json, writing
+from elicitor.files import make_folder, read_json, write_json
 from elicitor.objective import Array, Meter, Problem, normalize
 from elicitor.probes import (
     SUPERVISED,
@@ -174,8 +174,7 @@ class Comparison:
 
     def keep(self, answers: Answers, folder: Path) -> None:
         """Write answers where `kept` finds them."""
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         content = {"key": self._key(answers.condition), "answers": answers.to_json()}
         write_json(folder / f"{answers.condition}.json", content)
 

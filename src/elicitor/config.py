@@ -6,6 +6,7 @@ Field descriptions are the reference for ``--set key=value``; unknown keys are r
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from elicitor.search_settings import (
 )
 from elicitor.yaml_files import read_mapping, read_value
 
+TRUST_VARIABLE = "ELICITOR_TRUST_REMOTE_CODE"
 _HINT = "write 'key: value' lines"
 _FREE: dict[str, Any] = {"decides": False}
 """Marks a setting that cannot change a result, so that a run may be resumed under another value of it."""
@@ -240,14 +242,15 @@ def build_config(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(merged, key, value)
+    keys = []
     for text in overrides:
         key, sign, raw = text.partition("=")
         if not sign:
             raise ConfigError(f"--set got {text!r}", fix="write --set key=value, such as objective.alpha=30")
-        _put(merged, key.strip(), read_value(raw, place=f"--set {key}"))
+        keys.append(key.strip())
+        _put(merged, keys[-1], read_value(raw, place=f"--set {key}"))
     config = parse_config(merged, source=str(file) if file else "the settings")
-    for text in overrides:
-        key = text.partition("=")[0].strip()
+    for key in keys:
         section, dot, _ = key.partition(".")
         if dot and section in get_args(Search) and section != config.search:
             raise ConfigError(
@@ -298,6 +301,23 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
             ) from error
         problem = f"{source}: setting {key!r} got {first.get('input')!r:.200}: {first['msg']}"
         raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error
+
+
+def check_trust(config: RunConfig, path: Path) -> None:
+    """Refuse to run code because a file says so: a run folder may come from somebody else.
+
+    Args:
+        config: Settings read from the folder.
+        path: The folder.
+
+    Raises:
+        ConfigError: If they allow a model to bring code of its own, and the user has not.
+    """
+    if config.backend.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
+        raise ConfigError(
+            f"{path} asks to run Python code that comes with {config.model}",
+            fix=f"if you trust it, set the environment variable {TRUST_VARIABLE}=1",
+        )
 
 
 def read_config(file: Path) -> RunConfig:

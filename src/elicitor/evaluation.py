@@ -17,7 +17,7 @@ from annotated_types import MinLen
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
 from elicitor.comparison import Answers, Comparison
-from elicitor.config import RunConfig
+from elicitor.config import RunConfig, check_trust
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.files import write_json
@@ -40,7 +40,7 @@ from elicitor.objective import Array, batch_offset, normalize
 from elicitor.pooled import answers_on_pool
 from elicitor.probes import LayerAccuracy
 from elicitor.reviewed import reviewed_ids
-from elicitor.runs import check_same_data, check_trust, load_run_config, read_manifest
+from elicitor.runs import check_same_data, load_run_config, read_manifest
 from elicitor.tasks import Task
 
 if TYPE_CHECKING:

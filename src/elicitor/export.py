@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from elicitor.data import ORDERS
 from elicitor.errors import BackendError, ConfigError
 from elicitor.export_card import make_card
-from elicitor.files import stray_entry, write_atomic, write_rows, writing
+from elicitor.files import make_folder, stray_entry, write_atomic, write_rows
 from elicitor.labelling import Run, load_run
 from elicitor.search import FoundLabel
 from elicitor.train.pairs import Pair, found_choices, prompt_fields
@@ -101,8 +101,7 @@ def export(
     if not rows:
         raise ConfigError(f"no row of format {format!r} is left", fix="add --keep-abstained, or use another format")
     reasons = {reason: count for reason, count in left_out.items() if count}
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_rows(folder / ROWS, rows)
     write_atomic(
         folder / CARD,

@@ -25,6 +25,7 @@ _BY_OTHERS = (
     *(f"(os error {code})" for code in (*_FULL, errno.EROFS)),
     "PytorchStreamWriter failed",
     "inline_container.cc",
+    "iostream error",
 )
 """How libraries that write themselves, such as safetensors and torch, say that a disk is full or read-only."""
 
@@ -71,6 +72,16 @@ def writing(place: Path) -> Iterator[None]:
         if told is None:
             raise
         raise told from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        DiskError: If the disk is full or the folder above read-only.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -269,9 +280,11 @@ def hold(file: Path) -> IO[str]:
 
     Raises:
         RunLockedError: If another process holds it.
-        OSError: If it cannot be written.
+        DiskError: If the disk is full or the folder read-only.
+        OSError: If it cannot be written for another reason.
     """
-    stream = file.open("a+", encoding="utf-8")
+    with writing(file):
+        stream = file.open("a+", encoding="utf-8")
     last = time.monotonic() + _LOCK_SECONDS
     while True:
         try:

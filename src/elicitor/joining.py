@@ -6,15 +6,17 @@ Labels, events and metrics are read one at a time, so memory does not grow with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from elicitor.batch_search import meter_from_json
 from elicitor.data import LabelSpace
-from elicitor.files import iter_rows, read_json, write_json, write_rows
+from elicitor.errors import DataError
+from elicitor.files import iter_rows, read_json, read_rows, write_json, write_rows
 from elicitor.objective import Meter
 from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder
 from elicitor.scoring_check import label_mass
@@ -61,6 +63,31 @@ def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_spac
     for number in numbers:
         folder.batch_labels(number).unlink(missing_ok=True)
         folder.batch_metrics(number).unlink(missing_ok=True)
+
+
+def read_labels(path: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Found labels of a finished run, as rows of ``labels.jsonl`` in the order of the data.
+
+    Args:
+        path: Folder of the run.
+        metrics: Content of its ``metrics.json``.
+
+    Returns:
+        One row an example.
+
+    Raises:
+        DataError: If the file is not as the run has written it: other ids, or labels that the task does not have.
+    """
+    rows = read_rows(path / LABELS, shape=LabelRow)
+    ids, wanted = {row["id"] for row in rows}, metrics["n_examples"]
+    again = "put the file back, or search again in another --output-dir"
+    if not len(ids) == len(rows) == wanted:
+        raise DataError(
+            f"{path / LABELS} has {len(ids)} ids in {len(rows)} lines, the run labelled {wanted} examples", fix=again
+        )
+    if strange := {row["label"] for row in rows} - metrics["labels"].keys():
+        raise DataError(f"{path / LABELS} holds {min(strange)!r}, no label of the task", fix=again)
+    return rows
 
 
 def _in_order(folder: RunFolder, batches: Sequence[Sequence[int]]) -> Iterator[dict[str, Any]]:

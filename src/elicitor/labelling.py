@@ -18,9 +18,9 @@ from elicitor.config import RunConfig, build_config
 from elicitor.control import between_steps, controlled
 from elicitor.data import Dataset
 from elicitor.errors import DataError
-from elicitor.files import read_json, read_rows
+from elicitor.files import read_json
 from elicitor.inputs import Inputs, read_inputs
-from elicitor.joining import join_batches
+from elicitor.joining import join_batches, read_labels
 from elicitor.manifest import build_manifest
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
@@ -29,7 +29,7 @@ from elicitor.runs import LABELS, METRICS, Checkpoint, RunFolder, load_run_confi
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
-from elicitor.shapes import LabelRow, Metrics
+from elicitor.shapes import Metrics
 from elicitor.tasks import Task
 from elicitor.tracking import tracked
 
@@ -80,17 +80,7 @@ class Run:
             DataError: If the file is not as the run has written it.
         """
         names = [field.name for field in fields(FoundLabel)]
-        rows = read_rows(self.path / LABELS, shape=LabelRow)
-        ids, wanted = {row["id"] for row in rows}, self.metrics["n_examples"]
-        again = "put the file back, or search again in another --output-dir"
-        if not len(ids) == len(rows) == wanted:
-            raise DataError(
-                f"{self.path / LABELS} has {len(ids)} ids in {len(rows)} lines, the run labelled {wanted} examples",
-                fix=again,
-            )
-        if strange := {row["label"] for row in rows} - self.metrics["labels"].keys():
-            raise DataError(f"{self.path / LABELS} holds {min(strange)!r}, no label of the task", fix=again)
-        return [FoundLabel(**{name: row[name] for name in names}) for row in rows]
+        return [FoundLabel(**{name: row[name] for name in names}) for row in read_labels(self.path, self.metrics)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,25 @@ class _Server(uvicorn.Server):  # type: ignore[misc]
         super().handle_exit(sig, frame)
 
 
+def configured(app: Any, **options: Any) -> uvicorn.Config:
+    """How our servers run: no logs, no hints of what they are, no waiting for clients that say nothing.
+
+    Args:
+        app: The application.
+        **options: More for uvicorn's configuration, or other values.
+    """
+    ours = {
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "on",
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": 5,
+        "http": ImpatientProtocol,
+    }
+    return uvicorn.Config(app, **(ours | options))
+
+
 def serve(app: Any, listener: socket.socket, *, on_exit: Callable[[], None] | None = None, **options: Any) -> None:
     """Serve an ASGI application until Ctrl-C or SIGTERM, then leave the process with code 0.
 
@@ -111,19 +130,8 @@ def serve(app: Any, listener: socket.socket, *, on_exit: Callable[[], None] | No
     """
     # Uvicorn ends cleanly on SIGTERM, then sends it once more to whoever handled it before.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=5,
-        http=ImpatientProtocol,
-        **options,
-    )
     try:
-        _Server(config, on_exit).run(sockets=[listener])
+        _Server(configured(app, **options), on_exit).run(sockets=[listener])
     except KeyboardInterrupt:
         sys.exit(0)
 

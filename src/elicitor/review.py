@@ -20,12 +20,13 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from elicitor.errors import DataError
-from elicitor.files import parse_json, read_rows
+from elicitor.files import parse_json, read_json
 from elicitor.follow import RunFollower
 from elicitor.inputs import task_of
+from elicitor.joining import read_labels
 from elicitor.metrics import wilson
-from elicitor.runs import LABELS, METRICS, load_run_config
-from elicitor.shapes import LabelRow
+from elicitor.runs import METRICS, load_run_config
+from elicitor.shapes import Metrics
 
 REVIEW = "review.jsonl"
 Verdict = Literal["right", "wrong"]
@@ -279,7 +280,7 @@ class Reviewer:
             return
         # Written last.
         if (self._folder / METRICS).exists():
-            rows = read_rows(self._folder / LABELS, shape=LabelRow)
+            rows = read_labels(self._folder, read_json(self._folder / METRICS, shape=Metrics))
             self._labels = {row["id"]: row["label"] for row in rows}
             margins = {row["id"]: row["log_odds"] for row in rows}
             self._sample = draw_sample(margins, seed=load_run_config(self._folder).seed)

@@ -19,7 +19,17 @@ from pydantic import TypeAdapter
 
 from elicitor.config import RunConfig, deciding_settings, read_config
 from elicitor.errors import ConfigError, DataError, ElicitorError, ResumeMismatchError
-from elicitor.files import hold, json_line, read_json, stray_entry, write_atomic, write_json, write_rows, writing
+from elicitor.files import (
+    hold,
+    json_line,
+    make_folder,
+    read_json,
+    stray_entry,
+    write_atomic,
+    write_json,
+    write_rows,
+    writing,
+)
 from elicitor.manifest import SCHEMA
 from elicitor.shapes import Manifest, check, validated
 
@@ -32,7 +42,6 @@ METRICS = "metrics.json"
 LOCK = ".lock"
 _CRC = "crc32"
 """Entry of a checkpoint that holds the checksum of the others."""
-TRUST_VARIABLE = "ELICITOR_TRUST_REMOTE_CODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +125,8 @@ class RunFolder:
         refuse_used(path)
         folder = cls(path)
         try:
-            with writing(path):
-                path.mkdir(parents=True, exist_ok=True)
-                folder._acquire()
+            make_folder(path)
+            folder._acquire()
             write_atomic(path / CONFIG, config.to_yaml())
             write_json(path / MANIFEST, manifest)
         except ElicitorError:
@@ -153,13 +161,13 @@ class RunFolder:
         if not has_run(path):
             return cls.create(path, config, manifest)
         folder = cls(path)
-        with writing(path):
-            folder._acquire()
+        folder._acquire()
         try:
             before = read_manifest(path)
             made_with = read_config(path / CONFIG)
             _compare("setting", deciding_settings(made_with), deciding_settings(config))
-            _compare("manifest entry", before["identity"], manifest["identity"])
+            began = {"search": "use the version of elicitor that began it"}
+            _compare("manifest entry", before["identity"], manifest["identity"], ways_out=began)
             if named := _other_version(before, manifest):
                 write_json(path / MANIFEST, {**before, "resumed_with": named})
             with writing(path):
@@ -327,23 +335,6 @@ def check_same_data(path: Path, fingerprint: str, source: str) -> None:
         )
 
 
-def check_trust(config: RunConfig, path: Path) -> None:
-    """Refuse to run code because a file says so: a run folder may come from somebody else.
-
-    Args:
-        config: Settings read from the folder.
-        path: The folder.
-
-    Raises:
-        ConfigError: If they allow a model to bring code of its own, and the user has not.
-    """
-    if config.backend.trust_remote_code and os.environ.get(TRUST_VARIABLE) != "1":
-        raise ConfigError(
-            f"{path} asks to run Python code that comes with {config.model}",
-            fix=f"if you trust it, set the environment variable {TRUST_VARIABLE}=1",
-        )
-
-
 def load_run_config(path: Path) -> RunConfig:
     """Settings of a run.
 
@@ -378,15 +369,12 @@ def _other_version(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     return [] if version is None or version in known else [*before.get("resumed_with", []), version]
 
 
-def _compare(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _compare(
+    what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, ways_out: Mapping[str, str] | None = None
+) -> None:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            again = (
-                "use the version of elicitor that began it"
-                if name == "search" and "entry" in what
-                else "give the same again"
-            )
             raise ResumeMismatchError(
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
-                fix=f"{again}, or start a new run in another --output-dir",
+                fix=f"{(ways_out or {}).get(name, 'give the same again')}, or start a new run in another --output-dir",
             )

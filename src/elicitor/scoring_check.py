@@ -25,7 +25,7 @@ _ENOUGH = 64
 
 
 def check_scoring(problem: Problem, *, batch: int) -> list[Checked | Warned]:
-    """Ask the model a few short questions twice, alone and together.
+    """Ask the model a few short questions twice, alone and together, in the first batch of a run: it is about the model.
 
     What is kept in memory or on disk takes no part: the model itself must answer.
 
@@ -39,6 +39,8 @@ def check_scoring(problem: Problem, *, batch: int) -> list[Checked | Warned]:
     Raises:
         BackendError: If a server does not answer; what else it refuses is left to the search to raise.
     """
+    if batch:
+        return []
     prompts = _questions(problem)
     backend = uncached(problem.backend)
     try:
@@ -81,7 +83,7 @@ def _beyond(repeat: float, batched: float, *, batch: int) -> list[Warned]:
 
 
 def check_mass(meter: Meter, *, since: int, batch: int, iteration: int, at_end: bool = False) -> list[Warned]:
-    """Warn once, when enough prompts have been scored, if the model hardly thinks of the labels.
+    """Warn once, in the first batch, when enough prompts have been scored, if the model hardly thinks of the labels.
 
     Args:
         meter: Sums of the search so far.
@@ -96,7 +98,7 @@ def check_mass(meter: Meter, *, since: int, batch: int, iteration: int, at_end: 
     prompts = meter.cost.prompts
     due = since < _ENOUGH <= prompts or (at_end and prompts < _ENOUGH)
     mass = label_mass(meter)
-    if not due or mass is None or mass >= LEAST_MASS:
+    if batch or not due or mass is None or mass >= LEAST_MASS:
         return []
     message = (
         f"the labels have {mass:.2g} of the model's probability together, over {prompts} prompts: it expects other words in "

@@ -22,7 +22,7 @@ from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
-from elicitor.files import is_plain_name, read_json, stray_entry, write_atomic, write_json, writing
+from elicitor.files import is_plain_name, make_folder, read_json, stray_entry, write_atomic, write_json
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
@@ -266,13 +266,11 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
                 )
     elif folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # First, because they make the folder this suite's: a kill before the next line leaves one that can be resumed.
     write_json(folder / SETTINGS, settings)
     for part, (rows, test_rows) in plan:
-        with writing(part.folder):
-            part.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(part.folder)
         _write_rows(part.folder / "label.jsonl", rows)
         _write_rows(part.test, test_rows)
     return [part for part, _ in plan]

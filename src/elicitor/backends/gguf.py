@@ -19,7 +19,7 @@ from pathlib import Path
 
 from elicitor.backends.gguf_header import check_header
 from elicitor.errors import BackendError
-from elicitor.files import disk_error, writing
+from elicitor.files import disk_error, make_folder, writing
 from elicitor.terminal import say
 
 
@@ -55,8 +55,7 @@ def converted(path: Path, *, dtype: str) -> tuple[Path, str]:
     if not folder.is_dir():
         import filelock
 
-        with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with writing(folder), filelock.FileLock(f"{folder}.lock"):
             if not folder.is_dir():
                 _convert(path, folder, dtype=dtype)

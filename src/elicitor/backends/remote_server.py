@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from elicitor.backends.base import TokenIds, Tokenizer
 from elicitor.backends.completions import Dialect, prompt_tokens, read_choices, request_body
 from elicitor.backends.http_client import Call, HttpClient, RefusedError
-from elicitor.backends.remote_tokenizer import whole
+from elicitor.backends.remote_tokenizer import window_tokens
 from elicitor.config import RemoteConfig
 from elicitor.errors import BackendError, ConfigError
 
@@ -116,7 +116,7 @@ def model_card(client: HttpClient, base_url: str, model: str) -> Served:
     for card in cards:
         if card.get("id") == model:
             own = str(card.get("fingerprint") or "")
-            return Served(model, own, whole(card.get("max_model_len")), bool(own))
+            return Served(model, own, window_tokens(card.get("max_model_len")), bool(own))
     if len(cards) == 1:
         # A server of one model may answer for it whatever name it is called by.
         name = cards[0].get("id")
@@ -131,7 +131,7 @@ def llama_cpp_window(client: HttpClient, root: str) -> int | None:
     except RefusedError:
         return None
     settings = answer.get("default_generation_settings")
-    return whole(settings.get("n_ctx")) if isinstance(settings, dict) else None
+    return window_tokens(settings.get("n_ctx")) if isinstance(settings, dict) else None
 
 
 def answering_model(answer: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ class ServerTokenizer:
         self._texts: dict[TokenIds, str] = {(): ""}
         self._warned = False
         (framed,) = client.send([self._tokenize_call("x", special=True)])
-        self.max_model_len = whole(framed.get("max_model_len"))
+        self.max_model_len = window_tokens(framed.get("max_model_len"))
         special, plain = _ids(framed), self.encode("x")
         if not plain:
             raise RefusedError(f"{root}{_TOKENIZE} gives no tokens for a text", status=200)
@@ -177,7 +177,7 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
         raise BackendError(f"tokenizer {name!r} could not be loaded: {reason}", fix="check its name") from error
 
 
-def whole(value: Any) -> int | None:
+def window_tokens(value: Any) -> int | None:
     """A server's window in tokens; None where it tells nothing of use."""
     return value if type(value) is int and value > 0 else None
 

@@ -16,16 +16,17 @@ from elicitor.config import RunConfig
 from elicitor.data import Example, load_dataset
 from elicitor.errors import DataError, ElicitorError
 from elicitor.evaluation import Evaluation
-from elicitor.files import iter_rows, read_json, read_rows
+from elicitor.files import iter_rows, read_json
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
+from elicitor.joining import read_labels
 from elicitor.metrics import Estimate, accuracy, wilson
 from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
 from elicitor.reviewed import reviewed_ids
-from elicitor.runs import EVENTS, LABELS, METRICS, RunFolder, load_run_config, read_manifest
+from elicitor.runs import EVENTS, METRICS, RunFolder, load_run_config, read_manifest
 from elicitor.search.events import ABOUT_SCORES
-from elicitor.shapes import EventRow, LabelRow, Metrics
+from elicitor.shapes import EventRow, Metrics
 from elicitor.tasks import Task
 
 TEXT_BUDGET = 6_000_000
@@ -71,11 +72,7 @@ def run_view(
     reviewed = reviewed_ids(path)
     judged = {example: label for example, label in truth.items() if example not in reviewed}
     data, notes = _data(config, task, path)
-    rows = read_rows(path / LABELS, shape=LabelRow) if finished else []
-    if strange := {row["label"] for row in rows} - {*labels}:
-        raise DataError(
-            f"{path / LABELS} holds the label {min(strange)!r}, which the task does not have", fix="put the file back"
-        )
+    rows = read_labels(path, read_json(path / METRICS, shape=Metrics)) if finished else []
     order = [row["id"] for row in rows] if finished else list(data)
     until = None if finished else RunFolder(path).checkpoint().event_bytes
     trace = Trace([], 0, {}, {}, [])

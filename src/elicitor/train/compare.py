@@ -23,7 +23,7 @@ from elicitor.config import RunConfig
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError
 from elicitor.evaluation import ConditionResult, condition_results, test_set, train_gold
-from elicitor.files import read_json, stray_entry, write_json, writing
+from elicitor.files import make_folder, read_json, stray_entry, write_json
 from elicitor.gold import load_votes
 from elicitor.labelling import Run
 from elicitor.models import load_backend
@@ -328,8 +328,7 @@ def _job(
         label_accuracy=[None if condition == "untrained" else agreement(labels, plan.judged)],
         cost=spent + scores.cost,
     )
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_json(file, {"key": key, "answers": answers.to_json()})
     if settings.method == "full" and condition not in ("untrained", "found"):
         # Whole models of baselines have done their duty; several of them could fill a disk.

@@ -19,7 +19,7 @@ import yaml
 
 from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import hold, read_json, stray_entry, write_atomic, write_json, writing
+from elicitor.files import hold, make_folder, read_json, stray_entry, write_atomic, write_json, writing
 from elicitor.runs import LOCK
 from elicitor.yaml_files import read_mapping
 
@@ -102,9 +102,8 @@ def training_folder(
     if begun:
         _compare(path, made_from, what=what)
     try:
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            lock = hold(path / LOCK)
+        make_folder(path)
+        lock = hold(path / LOCK)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", fix="choose another --output-dir") from error
     # Trainers write their own checkpoints, and each library says in its own way that it cannot.

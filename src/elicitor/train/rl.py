@@ -235,7 +235,9 @@ def train_rl(
             best = log.best()
             assert best is not None
             # Copied, because a kill before the last line but one needs it again.
-            saved = shutil.copytree(log.best_folder(best["step"]), place_beside(folder), dirs_exist_ok=True)
+            saved = place_beside(folder)
+            for file in log.best_folder(best["step"]).iterdir():
+                shutil.copyfile(file, saved / file.name)
             adopt(folder, saved, last=BASE)
             finish(folder, result)
         state.wait_for_everyone()

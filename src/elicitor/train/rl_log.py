@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from elicitor.files import read_json, read_rows, write_json, write_rows
+from elicitor.files import iter_rows, read_json, read_rows, write_json, write_rows
 from elicitor.train.folder import BEST, last_checkpoint
 
 ROLLOUTS = "rollouts.jsonl"
@@ -60,9 +60,8 @@ class RlLog:
             path = self.folder / name
             if path.exists():
                 # A kill may have left part of a line.
-                whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-                rows = [json.loads(line) for line in whole.split("\n") if line]
-                write_rows(path, [row for row in rows if row["step"] <= last])
+                until = path.read_bytes().rfind(b"\n") + 1
+                write_rows(path, [row for row in iter_rows(path, until=until) if row["step"] <= last])
         if (best := self._best_until(step)) is None:
             (self.folder / BEST).unlink(missing_ok=True)
         else:
