@@ -1,8 +1,8 @@
 """A long run in short: very many steps of a search over a model that answers at once, killed on the way and resumed.
 
-What is measured is elicitor itself: memory while it runs, the growth of its files, and how long a resumed run takes until it
-makes its next step. Every step is saved, so steps a second depend on the disk; without ``--folder`` it is the system's folder
-for temporary files.
+What is measured is elicitor itself: memory while it runs, the growth of its files, and how long a resumed run takes until its
+next step is saved. Every batch of four examples is, so steps a second depend on the disk; without ``--folder`` it is the
+system's folder for temporary files.
 
     python bench/soak.py --steps 10000,100000,1000000 --folder /dev/shm --json soak.json
 """
@@ -74,12 +74,10 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
     command += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
     started = time.perf_counter()
     memory = watched(command, run, until=n // 2 // BATCH)
-    before = (run / "events.jsonl").stat().st_size
+    kept = event_bytes(run)
     begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        # It first cuts off what no checkpoint stands for.
-        kept = read_json(run / "checkpoint.json")["event_bytes"]
-        while (run / "events.jsonl").stat().st_size <= max(kept, before):
+        while event_bytes(run) <= kept:
             if process.poll() is not None:
                 raise SystemExit("the resumed run has ended without a step")
             time.sleep(0.005)
@@ -134,6 +132,12 @@ def batches_done(run: Path) -> int:
     if not (run / "checkpoint.json").exists():
         return 0
     return sum(last - first + 1 for first, last in read_json(run / "checkpoint.json")["done"])
+
+
+def event_bytes(run: Path) -> int:
+    """Bytes of events that the checkpoint of a run stands for."""
+    found: int = read_json(run / "checkpoint.json")["event_bytes"]
+    return found
 
 
 def at_share(memory: list[tuple[float, float]], share: float) -> float:

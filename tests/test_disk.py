@@ -81,6 +81,7 @@ def test_a_run_on_a_full_disk_raises_once_lets_go_of_its_lock_and_is_resumed(tmp
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
+        patched.setattr("elicitor.runs._SAVE_SECONDS", 0)
         with pytest.raises(DiskError, match=r"cannot be written: No space left.*free some space.*--resume"):
             run(config, tmp_path / "run")
     run(config, tmp_path / "run", resume=True)

@@ -68,7 +68,7 @@ def n_events(output):
 def test_a_run_killed_many_times_ends_in_the_same_labels(tmp_path):
     write_texts(tmp_path, 24)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    model = "fake:delay=0.1,noise=1.5"
+    model = "fake:delay=0.15,noise=1.5"
     options = ("--search", "icm", "--batch-size", "12")
     subprocess.run(command(tmp_path, model, whole, *options), check=True, capture_output=True)
     start = command(tmp_path, model, broken, "--resume", *options)

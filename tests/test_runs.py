@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elicitor.checkpoint import Checkpoint
 from elicitor.config import build_config
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError, RunLockedError
 from elicitor.files import read_rows, write_json
-from elicitor.runs import Checkpoint, RunFolder, load_run_config, read_manifest, refuse_used
+from elicitor.runs import RunFolder, load_run_config, read_manifest, refuse_used
 
 CONFIG = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake"})
 MANIFEST = {"schema": 1, "identity": {"search": 1, "data": "d", "model": "m"}}
@@ -145,6 +146,39 @@ def test_a_checkpoint_that_was_changed_by_hand_is_refused(tmp_path):
     # Earlier versions wrote no checksum.
     file.write_text(re.sub(r', "crc32": \d+', "", whole))
     RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST).close()
+
+
+def test_steps_close_together_are_saved_once_and_the_last_of_them_on_leaving(tmp_path, monkeypatch):
+    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 3600)
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        for batch in range(3):
+            folder.append([{"n": batch}])
+            folder.keep(checkpoint(batch))
+            assert folder.checkpoint().batch == 0
+        # Of a step that was cut off in the middle.
+        folder.append([{"n": "half"}])
+    with RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        assert folder.checkpoint().batch == 2
+    assert (tmp_path / "run" / "events.jsonl").read_text() == '{"n": 0}\n{"n": 1}\n{"n": 2}\n'
+
+
+def test_steps_far_apart_are_saved_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 0)
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        for batch in range(3):
+            folder.append([{"n": batch}])
+            folder.keep(checkpoint(batch))
+            assert folder.checkpoint().batch == batch
+
+
+def test_a_saved_checkpoint_is_not_replaced_by_one_that_was_kept_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 3600)
+    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        folder.keep(checkpoint(0))
+        folder.keep(checkpoint(1))
+        folder.save(checkpoint(2))
+    with RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST) as folder:
+        assert folder.checkpoint().batch == 2
 
 
 def test_events_that_were_lost_are_not_filled_up_with_zeros(tmp_path):

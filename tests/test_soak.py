@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from elicitor.checkpoint import Checkpoint
 from elicitor.config import build_config
 from elicitor.manifest import build_manifest
-from elicitor.runs import Checkpoint, RunFolder
+from elicitor.runs import RunFolder
 
 BENCH = Path(__file__).parents[1] / "bench"
 

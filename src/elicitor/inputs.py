@@ -9,13 +9,13 @@ import numpy as np
 
 from elicitor.batch_search import BatchJob, Moment
 from elicitor.batching import Batches, fit_batches
+from elicitor.checkpoint import Checkpoint
 from elicitor.config import RunConfig
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.manifest import REVIEW_OF, Supervision
 from elicitor.prompts import Sizes
 from elicitor.readers import iter_rows as iter_data_rows
-from elicitor.runs import Checkpoint
 from elicitor.search.scalable import check_groups
 from elicitor.tasks import Task, load_task, resolve_task
 from elicitor.tracking import tracker_names

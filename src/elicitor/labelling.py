@@ -14,8 +14,9 @@ from typing import Any
 from elicitor.backends.base import Backend, OnStage, Progress
 from elicitor.batch_search import BatchJob, BatchResult, BatchStep, meter_from_json, search_batch
 from elicitor.batching import Batches
+from elicitor.checkpoint import Checkpoint
 from elicitor.config import RunConfig, build_config
-from elicitor.control import between_steps, controlled
+from elicitor.control import asked, between_steps, controlled
 from elicitor.data import Dataset
 from elicitor.errors import DataError
 from elicitor.files import read_json
@@ -25,7 +26,7 @@ from elicitor.manifest import build_manifest
 from elicitor.models import load_backend
 from elicitor.objective import Meter, Problem
 from elicitor.prompts import PromptEncoder
-from elicitor.runs import LABELS, METRICS, Checkpoint, RunFolder, load_run_config, refuse_used
+from elicitor.runs import LABELS, METRICS, RunFolder, load_run_config, refuse_used
 from elicitor.search import FoundLabel
 from elicitor.search.events import AnyEvent
 from elicitor.search.state import SearchState
@@ -289,7 +290,7 @@ def _search_here(
     observers: Sequence[Observer],
     on_progress: Progress | None,
 ) -> BatchResult:
-    """Search one batch in this process, saving after each step."""
+    """Search one batch in this process, keeping each step."""
     finished = folder.checkpoint().done
 
     def tell(step: BatchStep) -> None:
@@ -309,7 +310,9 @@ def _search_here(
     def keep(step: BatchStep) -> None:
         folder.append(event.to_json() for event in step.events)
         moment = step.moment
-        folder.save(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
+        # A run that is to wait is looked at meanwhile.
+        keep_it = folder.save if asked() else folder.keep
+        keep_it(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
         tell(step)
         between_steps()
 

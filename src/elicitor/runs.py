@@ -7,18 +7,17 @@ stands for, and resuming cuts off whatever was written after. One writer at a ti
 from __future__ import annotations
 
 import os
-import zlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from pydantic import TypeAdapter
-
+from elicitor.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from elicitor.config import RunConfig, deciding_settings, read_config
-from elicitor.errors import ConfigError, DataError, ElicitorError, ResumeMismatchError
+from elicitor.errors import ConfigError, DataError, DiskError, ElicitorError, ResumeMismatchError
 from elicitor.files import (
     hold,
     json_line,
@@ -31,7 +30,7 @@ from elicitor.files import (
     writing,
 )
 from elicitor.manifest import SCHEMA
-from elicitor.shapes import Manifest, check, validated
+from elicitor.shapes import Manifest, check
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
@@ -40,57 +39,8 @@ CHECKPOINT = "checkpoint.json"
 LABELS = "labels.jsonl"
 METRICS = "metrics.json"
 LOCK = ".lock"
-_CRC = "crc32"
-"""Entry of a checkpoint that holds the checksum of the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Where a run stands; batches may finish in any order.
-
-    Attributes:
-        done: Finished batches as (first, last) of each unbroken row of them, ascending: what is written after every step must
-            not grow with the run.
-        batch: Batch that was begun and is not finished, if there is one.
-        state: Its search's state as JSON values, or None before the batch has begun.
-        rng: State of its generator.
-        meter: Its cost so far.
-        event_bytes: Length of ``events.jsonl`` that belongs to this state.
-    """
-
-    done: tuple[tuple[int, int], ...] = ()
-    batch: int | None = None
-    state: dict[str, Any] | None = None
-    rng: dict[str, Any] | None = None
-    meter: Mapping[str, Any] | None = None
-    event_bytes: int = 0
-
-    def left(self, batches: int) -> list[int]:
-        """Batches that are not finished, of so many."""
-        left: list[int] = []
-        begin = 0
-        for first, last in (*self.done, (batches, batches)):
-            left.extend(range(begin, min(first, batches)))
-            begin = last + 1
-        return left
-
-    def with_done(self, batch: int) -> Checkpoint:
-        """After a batch has finished; if it is the one that was begun, none is begun now."""
-        before = [pair for pair in self.done if pair[1] < batch]
-        after = [pair for pair in self.done if pair[0] > batch]
-        first = last = batch
-        for low, high in self.done:
-            if low <= batch <= high:
-                first, last = low, high
-        if before and before[-1][1] == first - 1:
-            first = before.pop()[0]
-        if after and after[0][0] == last + 1:
-            last = after.pop(0)[1]
-        done = (*before, (first, last), *after)
-        return Checkpoint(done) if self.batch == batch else replace(self, done=done)
-
-
-_CHECKPOINTS = TypeAdapter(Checkpoint)
+_SAVE_SECONDS = 0.5
+"""Between two saved steps: saving waits for the disk, on which a fast model's step must not depend."""
 
 
 class RunFolder:
@@ -104,6 +54,8 @@ class RunFolder:
         self.path = path
         self._lock: IO[str] | None = None
         self._events: IO[bytes] | None = None
+        self._kept: Checkpoint | None = None
+        self._saved = float("-inf")
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, manifest: Mapping[str, Any]) -> RunFolder:
@@ -195,7 +147,11 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Close the files and release the lock."""
+        """Save what was kept last, close the files and release the lock."""
+        if self._kept:
+            # Whatever ended the run is the error to tell of; it goes on from the checkpoint before.
+            with suppress(DiskError, OSError):
+                self._save(self._kept)
         if self._events:
             # What is not on disk by now belongs to no checkpoint; a full disk would refuse it once more.
             with suppress(OSError):
@@ -205,11 +161,27 @@ class RunFolder:
         self._events = self._lock = None
 
     def append(self, events: Iterable[Mapping[str, Any]]) -> None:
-        """Add events; they count once a checkpoint has been saved after them."""
+        """Add events; they count once a checkpoint that was made after them has been saved."""
         with writing(self.path / EVENTS):
             if self._events is None:
                 self._events = (self.path / EVENTS).open("ab")
             self._events.write("".join(json_line(event) for event in events).encode())
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Save, unless that was done less than half a second ago: then the next one may, or `close`.
+
+        A kill in between costs so much work, which is done again to the same end.
+
+        Args:
+            checkpoint: Where the run stands; the length of ``events.jsonl`` is filled in.
+
+        Raises:
+            DiskError: If the disk is full or the folder read-only; the run can be resumed from the checkpoint before.
+        """
+        # Events that come later, or in part, are not this checkpoint's, whenever it is saved.
+        self._kept = replace(checkpoint, event_bytes=self._written())
+        if time.monotonic() - self._saved >= _SAVE_SECONDS:
+            self._save(self._kept)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Make everything up to here survive a kill.
@@ -220,28 +192,26 @@ class RunFolder:
         Raises:
             DiskError: If the disk is full or the folder read-only; the run can be resumed from the checkpoint before.
         """
+        self._save(replace(checkpoint, event_bytes=self._written()))
+
+    def _written(self) -> int:
+        if self._events is not None:
+            return self._events.tell()
+        events = self.path / EVENTS
+        return events.stat().st_size if events.exists() else 0
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        self._kept = None
         if self._events is not None:
             with writing(self.path / EVENTS):
                 self._events.flush()
                 os.fsync(self._events.fileno())
-        events = self.path / EVENTS
-        length = events.stat().st_size if events.exists() else 0
-        # One line: it is rewritten after every step and read by nobody but `resume`.
-        line = json_line(asdict(replace(checkpoint, event_bytes=length)))
-        write_atomic(self.path / CHECKPOINT, f'{line[:-2]}, "{_CRC}": {_crc(line)}}}\n')
+        write_checkpoint(self.path / CHECKPOINT, checkpoint)
+        self._saved = time.monotonic()
 
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
-        path = self.path / CHECKPOINT
-        if not path.exists():
-            return Checkpoint()
-        values = read_json(path)
-        crc = values.pop(_CRC, None)
-        found = validated(_CHECKPOINTS, values, place=str(path))
-        # A state changed by hand would be searched on from as if it were one; earlier versions wrote no checksum.
-        if crc not in (None, _crc(json_line(values))) or found.event_bytes < 0:
-            raise DataError(f"{path} has been changed since it was written", fix="search again in another --output-dir")
-        return found
+        return read_checkpoint(self.path / CHECKPOINT)
 
     def finish_batch(
         self,
@@ -346,10 +316,6 @@ def load_run_config(path: Path) -> RunConfig:
         raise ConfigError(f"{path} is not a run folder", fix="give the --output-dir of an earlier 'elicitor label'")
     read_manifest(path)
     return read_config(path / CONFIG)
-
-
-def _crc(line: str) -> int:
-    return zlib.crc32(line.encode())
 
 
 def _cut(events: Path, length: int) -> None:
