@@ -29,6 +29,7 @@ from typing import Any
 from kill_cases import Case, broken_files, cases, copy_of, differences, is_leftover, outcome, prepare_inputs, warm_up
 from kill_faults import DISK, KILLS, End, Fault, run_forked, small_disk
 
+from elicitor import runs
 from elicitor.backends.gguf import cache_folder
 from elicitor.console import environment
 
@@ -94,6 +95,8 @@ def main() -> None:
         # Converted once; every trial would take its time for that.
         os.environ["ELICITOR_CACHE"] = str(cache_folder())
 
+    # Every step is saved, as those of a real model are: a whole run with a fake one is through before the second time is due.
+    runs._SAVE_SECONDS = 0
     # So that the small disk is unmounted whoever ends the harness.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.perf_counter()
