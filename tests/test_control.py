@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from elicitor import control
+from elicitor.config import build_config
 from elicitor.control import Stopped, between_steps, controlled, on_pause, pending, request, state_of, working_time
 from elicitor.errors import ConfigError
 from elicitor.files import hold
+from elicitor.labelling import run
 
 
 @pytest.fixture
@@ -121,7 +123,9 @@ def command(*words):
 
 
 def label(folder, output, *more, search="icm"):
-    words = ["label", folder / "x.jsonl", "--task", "sentiment", "--model", "fake:delay=0.05,noise=1.5"]
+    # The steps of ensemble are few.
+    delay = 0.3 if search == "ensemble" else 0.05
+    words = ["label", folder / "x.jsonl", "--task", "sentiment", "--model", f"fake:delay={delay},noise=1.5"]
     return [*words, "--search", search, "--batch-size", "12", "--output-dir", output, *more]
 
 
@@ -146,6 +150,29 @@ def until(condition, process):
     while not condition():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
+
+
+def test_a_run_that_waits_has_saved_its_last_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 3600)
+    (tmp_path / "x.jsonl").write_text("".join(f'{{"id": "e{i}", "text": "text {i}"}}\n' for i in range(8)))
+    flags = {"data": str(tmp_path / "x.jsonl"), "task": "sentiment", "model": "fake:noise=1.5", "search": "icm"}
+    output = tmp_path / "run"
+    made, saved = [], []
+
+    def pause_after_four(step):
+        made.append(step.state.iteration)
+        saved.append(json.loads((output / "checkpoint.json").read_text())["state"]["iteration"])
+        if len(made) == 4:
+            request(output, "pause")
+
+    def sleep(_):
+        saved.append(json.loads((output / "checkpoint.json").read_text())["state"]["iteration"])
+        request(output, "resume")
+
+    monkeypatch.setattr(control, "time", clock(sleep))
+    run(build_config(flags=flags), output, observer=pause_after_four)
+    assert made[:4] == [0, 1, 2, 3]
+    assert saved[:6] == [0, 0, 0, 0, 3, 3]
 
 
 @pytest.mark.parametrize("search", ["icm", "gibbs", "ensemble"])

@@ -116,7 +116,7 @@ def test_a_server_killed_in_mid_run_comes_back_and_the_labels_are_the_same(tmp_p
         return [sys.executable, "-m", "elicitor", *map(str, words)]
 
     def serving():
-        start = elicitor("serve-hf", "--model", "fake:delay=0.05", "--port", port)
+        start = elicitor("serve-hf", "--model", "fake:delay=0.1", "--port", port)
         process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True)
         while "ready" not in (line := process.stderr.readline()):
             assert line, "the server ended before it was ready"

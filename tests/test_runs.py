@@ -148,27 +148,21 @@ def test_a_checkpoint_that_was_changed_by_hand_is_refused(tmp_path):
     RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST).close()
 
 
-def test_steps_close_together_are_saved_once_and_the_last_of_them_on_leaving(tmp_path, monkeypatch):
-    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 3600)
+@pytest.mark.parametrize(("seconds", "on_disk"), [(3600, [0, 0, 0]), (0, [0, 1, 2])])
+def test_steps_close_together_are_saved_once_and_the_last_of_them_on_leaving(tmp_path, monkeypatch, seconds, on_disk):
+    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", seconds)
+    seen = []
     with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
         for batch in range(3):
             folder.append([{"n": batch}])
             folder.keep(checkpoint(batch))
-            assert folder.checkpoint().batch == 0
+            seen.append(folder.checkpoint().batch)
         # Of a step that was cut off in the middle.
         folder.append([{"n": "half"}])
+    assert seen == on_disk
     with RunFolder.resume(tmp_path / "run", CONFIG, MANIFEST) as folder:
         assert folder.checkpoint().batch == 2
     assert (tmp_path / "run" / "events.jsonl").read_text() == '{"n": 0}\n{"n": 1}\n{"n": 2}\n'
-
-
-def test_steps_far_apart_are_saved_each(tmp_path, monkeypatch):
-    monkeypatch.setattr("elicitor.runs._SAVE_SECONDS", 0)
-    with RunFolder.create(tmp_path / "run", CONFIG, MANIFEST) as folder:
-        for batch in range(3):
-            folder.append([{"n": batch}])
-            folder.keep(checkpoint(batch))
-            assert folder.checkpoint().batch == batch
 
 
 def test_a_saved_checkpoint_is_not_replaced_by_one_that_was_kept_before(tmp_path, monkeypatch):

@@ -186,10 +186,11 @@ def state_of(folder: Path) -> State:
 @contextmanager
 def _pausing() -> Iterator[None]:
     paused = folders()
-    for folder in paused:
-        (folder / _PAUSED).touch()
+    # What an observer saves is there for whoever sees that the run waits.
     for tell in _observers.get():
         tell(True)
+    for folder in paused:
+        (folder / _PAUSED).touch()
     try:
         with _clock.halted():
             yield

@@ -16,7 +16,7 @@ from elicitor.batch_search import BatchJob, BatchResult, BatchStep, meter_from_j
 from elicitor.batching import Batches
 from elicitor.checkpoint import Checkpoint
 from elicitor.config import RunConfig, build_config
-from elicitor.control import asked, between_steps, controlled
+from elicitor.control import between_steps, controlled, on_pause
 from elicitor.data import Dataset
 from elicitor.errors import DataError
 from elicitor.files import read_json
@@ -206,6 +206,7 @@ def run(
     with (
         open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder,
         controlled(output_dir),
+        on_pause(lambda _: folder.save_kept()),
         tracked(config, output_dir) as track,
     ):
         observers = [tell for tell in (observer, track) if tell]
@@ -310,9 +311,7 @@ def _search_here(
     def keep(step: BatchStep) -> None:
         folder.append(event.to_json() for event in step.events)
         moment = step.moment
-        # A run that is to wait is looked at meanwhile.
-        keep_it = folder.save if asked() else folder.keep
-        keep_it(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
+        folder.keep(Checkpoint(finished, job.batch, state=moment.state, rng=moment.rng, meter=moment.meter))
         tell(step)
         between_steps()
 

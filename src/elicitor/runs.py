@@ -148,10 +148,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Save what was kept last, close the files and release the lock."""
-        if self._kept:
-            # Whatever ended the run is the error to tell of; it goes on from the checkpoint before.
-            with suppress(DiskError, OSError):
-                self._save(self._kept)
+        # Whatever ended the run is the error to tell of; it goes on from the checkpoint before.
+        with suppress(DiskError, OSError):
+            self.save_kept()
         if self._events:
             # What is not on disk by now belongs to no checkpoint; a full disk would refuse it once more.
             with suppress(OSError):
@@ -168,9 +167,9 @@ class RunFolder:
             self._events.write("".join(json_line(event) for event in events).encode())
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Save, unless that was done less than half a second ago: then the next one may, or `close`.
+        """Save, unless that was done less than half a second ago: then the next one may, or `save_kept`, or `close`.
 
-        A kill in between costs so much work, which is done again to the same end.
+        A kill in between costs so much finished work at most, which is done again to the same end.
 
         Args:
             checkpoint: Where the run stands; the length of ``events.jsonl`` is filled in.
@@ -181,6 +180,15 @@ class RunFolder:
         # Events that come later, or in part, are not this checkpoint's, whenever it is saved.
         self._kept = replace(checkpoint, event_bytes=self._written())
         if time.monotonic() - self._saved >= _SAVE_SECONDS:
+            self._save(self._kept)
+
+    def save_kept(self) -> None:
+        """Save the checkpoint that was kept last, if that has not been done.
+
+        Raises:
+            DiskError: If the disk is full or the folder read-only; the run can be resumed from the checkpoint before.
+        """
+        if self._kept:
             self._save(self._kept)
 
     def save(self, checkpoint: Checkpoint) -> None:

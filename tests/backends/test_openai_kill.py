@@ -87,7 +87,7 @@ def labels(folder):
 
 def test_a_server_killed_and_restarted_changes_no_label(server, label, port, tmp_path):
     subprocess.run(label("fake", "fake"), check=True, capture_output=True)
-    first = server(delay=0.01)
+    first = server(delay=0.1)
     with running(label(at(port), "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         wait_for_events(run, tmp_path / "run", 4)
         first.kill()
@@ -104,7 +104,7 @@ def test_a_server_killed_and_restarted_changes_no_label(server, label, port, tmp
 
 def test_a_server_that_stays_away_ends_the_run_in_one_line_and_resume_goes_on(server, label, port, tmp_path):
     subprocess.run(label("fake", "fake"), check=True, capture_output=True)
-    first = server(delay=0.01)
+    first = server(delay=0.1)
     impatient = label(at(port), "run", "--set", "backend.remote.retry_seconds=0.5")
     with running(impatient, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         wait_for_events(run, tmp_path / "run", 4)
