@@ -30,6 +30,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_runtest_setup(item):
+    """Begin no slow test once the time for them is spent, where ``ELICITOR_SLOW_UNTIL`` (seconds since 1970) sets one."""
+    until = os.environ.get("ELICITOR_SLOW_UNTIL")
+    if until and item.get_closest_marker("slow") and time.time() > float(until):
+        pytest.skip("no time left for it here; 'pytest -m slow' runs them all")
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Folder with the real data sets, which are never part of the repository."""
