@@ -14,6 +14,7 @@ usage() {
   --preset NAME      smoke (made-up data, seconds), laptop (2 cores), gpu (8B on one GPU of 80 GB), cluster (70B, Ray, vLLM)
   --model NAME       instead of the preset's; see 'elicitor models'
   --train-model NAME fine-tune this one, where it is not --model (vllm:NAME is trained as hf:NAME)
+  --tasks a,b        these tasks alone, in scripts that have several
   --limit N          rows to label and rows to test, each at most, instead of the preset's
   --seeds 0,1,2      instead of the preset's
   --ray ADDRESS      search on a Ray cluster: local, auto, HOST:PORT
@@ -34,19 +35,20 @@ choose() { # NAME SMOKE LAPTOP GPU CLUSTER
 
 begin() {
   COMMAND="bash examples/paper/$FIGURE.sh $*"
-  PRESET=smoke GOLD='' MODELS=() LIMIT='' SEEDS='' RAY='' TRAIN_MODEL='' DATA='' OUT='' TRAIN=yes DRY=''
+  PRESET=smoke GOLD='' MODELS=() LIMIT='' SEEDS='' TASKS='' RAY='' TRAIN_MODEL='' DATA='' OUT='' TRAIN=yes DRY=''
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) usage; exit 0 ;;
       --no-train) TRAIN=no; shift; continue ;;
       --dry-run) DRY=yes; shift; continue ;;
-      --preset | --model | --train-model | --limit | --seeds | --ray | --data-dir | --output-dir)
+      --preset | --model | --train-model | --tasks | --limit | --seeds | --ray | --data-dir | --output-dir)
         if [ $# -lt 2 ]; then echo "error: $1 needs a value" >&2; exit 2; fi ;;
     esac
     case $1 in
       --preset) PRESET=$2 ;;
       --model) MODELS+=("$2") ;;
       --train-model) TRAIN_MODEL=$2 ;;
+      --tasks) TASKS=$2 ;;
       --limit) LIMIT=$2 ;;
       --seeds) SEEDS=$2 ;;
       --ray) RAY=$2 ;;
@@ -136,8 +138,10 @@ suite() { # NAME MODEL CONDITIONS
     echo "tasks:"
     sed 's/^/  /'
   } > "$folder.yaml"
-  if [ -n "$DRY" ]; then elicitor eval --suite "$folder.yaml" --dry-run; return; fi
-  elicitor eval --suite "$folder.yaml" --output-dir "$folder" --resume "${RAY_FLAGS[@]}"
+  local flags=(--suite "$folder.yaml")
+  if [ -n "$TASKS" ]; then flags+=(--tasks "$TASKS"); fi
+  if [ -n "$DRY" ]; then elicitor eval "${flags[@]}" --dry-run; return; fi
+  elicitor eval "${flags[@]}" --output-dir "$folder" --resume "${RAY_FLAGS[@]}"
 }
 
 # One thing varied at a time, on the first rows of a file.
@@ -153,7 +157,7 @@ ablation() { # NAME DATA TASK LIMIT FLAGS...
 
 # Models trained on the labels of a suite's first search and on others, beside the suite's own rows.
 trained() { # SUITE TASK CONDITIONS
-  if [ "$TRAIN" = no ]; then return; fi
+  if [[ $TRAIN == no || ( -n $TASKS && ,$TASKS, != *,$2,* ) ]]; then return; fi
   local from="$OUT/$1/$2" folder="$OUT/trained-$2"
   if [ -n "$DRY" ]; then
     echo "$2: then one training for each of $3 on at most ${TRAIN_LIMIT:-all} examples; 'elicitor train sft RUN --dry-run' counts its tokens"

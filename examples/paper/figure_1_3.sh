@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
 # Figures 1 and 3: zero-shot, zero-shot as chat, found, golden and human labels on GSM8K, TruthfulQA and Alpaca, in context and
-# (TruthfulQA and Alpaca) fine-tuned.
+# (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well: a model that runs on one knows something about them.
 #
 #     bash examples/paper/figure_1_3.sh --preset laptop --data-dir DATA
 #
 # Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl), gsm8k_claims.jsonl,
-# alpaca_human_pairs.jsonl.
+# alpaca_human_pairs.jsonl; laptop: movie_review_sentiment.jsonl.
 
 . "$(dirname "$0")/common.sh"
-# Tests of 20 questions or more, for fewer give no verdict; one seed, so that a model of 1.5B takes about an hour.
-SHORT_laptop=32 LONG_laptop=8 LONG_TEST_laptop=80 SEEDS_laptop=0 TRAIN_LIMIT_laptop=32 TRAIN_TEST_laptop=64
+# Tests of 20 questions or more, for fewer give no verdict; one seed, so that it takes minutes.
+SHORT_laptop=32 SHORT_TEST_laptop=80 LONG_laptop=8 LONG_TEST_laptop=80 SEEDS_laptop=0 TRAIN_LIMIT_laptop=32 TRAIN_TEST_laptop=64
 begin "$@"
 # A row of pairs is a question of its own, and is asked in both orders.
 PAIRS=$LONG PAIRS_TEST=$LONG_TEST
 if [[ $PRESET == laptop && -z $LIMIT ]]; then PAIRS=6 PAIRS_TEST=24; fi
-suite suite "$MODEL" zero_shot,zero_shot_chat,found,golden <<YAML
+{
+  if [ "$PRESET" = laptop ]; then cat <<YAML; fi
+- {name: sentiment, task: sentiment, data: "$DATA/movie_review_sentiment.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
+YAML
+  cat <<YAML
 - {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
 - {name: gsm8k, task: gsm8k, data: "$DATA/gsm8k_claims.jsonl", limit: $LONG, test_limit: $LONG_TEST}
 - name: alpaca
@@ -24,6 +28,8 @@ suite suite "$MODEL" zero_shot,zero_shot_chat,found,golden <<YAML
   test_limit: $PAIRS_TEST
   conditions: [zero_shot, zero_shot_chat, human, found, golden]
 YAML
+} > "$OUT/tasks"
+suite suite "$MODEL" zero_shot,zero_shot_chat,found,golden < "$OUT/tasks"
 trained suite truthfulqa untrained,found,golden
 # Pairs are hundreds of tokens long: too slow to train on with two cores.
 if [ "$PRESET" != laptop ]; then trained suite alpaca untrained,found,human,golden; fi

@@ -25,6 +25,9 @@ def eval_command(
     ] = None,
     test: Annotated[str | None, typer.Option(help="Test examples with gold: a file, or hf:NAME@SPLIT.")] = None,
     suite: Annotated[Path | None, typer.Option(help="YAML file with tasks: search, compare and draw them all.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="With --suite: names of its tasks with commas [default: all].")
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Seeds of demonstration order and random labels [default: 0,1,2].")
     ] = None,
@@ -71,6 +74,7 @@ def eval_command(
 
         settings = read_suite(
             suite,
+            only=None if tasks is None else [name.strip() for name in tasks.split(",")],
             model=model,
             seeds=chosen,
             conditions="all" if names == ["all"] else names,
@@ -90,6 +94,7 @@ def eval_command(
     if not runs or test is None:
         raise ConfigError("eval needs a run folder and --test, or --suite", fix="elicitor eval RUN --test FILE")
     for flag, given in (
+        ("--tasks", tasks),
         ("--model", model),
         ("--output-dir", output_dir),
         ("--resume", resume),

@@ -87,11 +87,12 @@ class Suite:
     evaluations: list[Evaluation]
 
 
-def read_suite(file: Path, **overrides: Any) -> SuiteConfig:
+def read_suite(file: Path, *, only: Sequence[str] | None = None, **overrides: Any) -> SuiteConfig:
     """Read a suite file.
 
     Args:
         file: YAML with the keys of `SuiteConfig`.
+        only: Names of the tasks to keep, in the file's order; None keeps all.
         **overrides: Values that win over the file's, by key; None means not given. ``limit`` and ``test_limit`` are upper
             bounds: a task whose own limit is lower keeps it.
 
@@ -99,7 +100,7 @@ def read_suite(file: Path, **overrides: Any) -> SuiteConfig:
         The checked suite.
 
     Raises:
-        ConfigError: If the file cannot be read, a key is unknown or a value is wrong.
+        ConfigError: If the file cannot be read, a key or a name is unknown or a value is wrong.
     """
     values = read_mapping(file, error=ConfigError, hint="write 'tasks:' and one entry for each")
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -118,7 +119,12 @@ def read_suite(file: Path, **overrides: Any) -> SuiteConfig:
             raise ConfigError(f"{file}: {name!r} cannot be the name of a folder", fix="give the task another 'name'")
     if len(set(names)) < len(names):
         raise ConfigError(f"{file}: two tasks are called {max(names, key=names.count)!r}", fix="give each a 'name'")
-    return config
+    if only is None:
+        return config
+    if unknown := [name for name in only if name not in names]:
+        raise ConfigError(f"{file} has no task {unknown[0]!r}", fix=f"its tasks are {', '.join(names)}")
+    kept = tuple(entry for name, entry in zip(names, config.tasks, strict=True) if name in only)
+    return config.model_copy(update={"tasks": kept})
 
 
 def task_names(config: SuiteConfig) -> list[str]:
