@@ -66,10 +66,10 @@ begin() {
   SHORT=$LIMIT SHORT_TEST=$LIMIT LONG=$LIMIT LONG_TEST=$LIMIT MODEL=${MODELS[0]:-}
   #                  smoke     laptop    gpu                              cluster
   choose MODEL       fake      bundled   hf:meta-llama/Llama-3.1-8B       vllm:meta-llama/Llama-3.1-70B
-  choose SHORT       8         64        null                             null
-  choose SHORT_TEST  8         100       null                             null
-  choose LONG        4         16        null                             null
-  choose LONG_TEST   4         32        null                             null
+  choose SHORT       8         32        null                             null
+  choose SHORT_TEST  8         80        null                             null
+  choose LONG        4         8         null                             null
+  choose LONG_TEST   4         80        null                             null
   choose SEEDS       0,1       0,1,2     0,1,2                            0,1,2
   choose RAY         ''        ''        ''                               auto
   choose SEARCH      ensemble  ensemble  icm                              icm
@@ -80,8 +80,8 @@ begin() {
   choose DTYPE       auto      auto      bfloat16                         bfloat16
   choose TRAIN_PRESET small    small     paper-8b                         paper-70b
   choose EPOCHS      1         2         ''                               ''
-  choose TRAIN_LIMIT 4         64        ''                               ''
-  choose TRAIN_TEST  8         100       ''                               ''
+  choose TRAIN_LIMIT 4         32        ''                               ''
+  choose TRAIN_TEST  8         80        ''                               ''
   # The fake model has no weights, so smoke tests train the bundled one.
   TRAIN_MODEL=${TRAIN_MODEL:-$MODEL}
   if [[ $TRAIN_MODEL == fake* ]]; then TRAIN_MODEL=bundled; fi
@@ -115,6 +115,9 @@ begin() {
   if [[ $PRESET == gpu || $PRESET == cluster ]]; then
     TRUTHFULQA=$DATA/truthfulqa_paper_train.jsonl TRUTHFULQA_TEST=$DATA/truthfulqa_paper_test.jsonl
   fi
+  # What scripts of one task label: TruthfulQA as in the paper; on a laptop film reviews, of which a small model knows something.
+  TASK=truthfulqa ROWS=$TRUTHFULQA TEST_ROWS=$TRUTHFULQA_TEST
+  if [ "$PRESET" = laptop ]; then TASK=sentiment ROWS=$DATA/movie_review_sentiment.jsonl TEST_ROWS=null; fi
 }
 
 # Settings of 'elicitor label' that a preset decides, as YAML.
@@ -142,6 +145,15 @@ suite() { # NAME MODEL CONDITIONS
   if [ -n "$TASKS" ]; then flags+=(--tasks "$TASKS"); fi
   if [ -n "$DRY" ]; then elicitor eval "${flags[@]}" --dry-run; return; fi
   elicitor eval "${flags[@]}" --output-dir "$folder" --resume "${RAY_FLAGS[@]}"
+}
+
+# Pairs of answers, on a laptop the short ones alone: the others have hundreds of tokens.
+preference_pairs() { # FILE; sets PAIRS_FILE
+  PAIRS_FILE=$1
+  if [ "$PRESET" = laptop ]; then
+    PAIRS_FILE=$OUT/short-pairs.jsonl
+    python "$HERE/rows.py" short "$1" --longest 300 -o "$PAIRS_FILE"
+  fi
 }
 
 # One thing varied at a time, on the first rows of a file.

@@ -3,7 +3,7 @@
 #
 #     bash examples/paper/extension_agreement.sh --preset laptop --data-dir DATA --model bundled --model hf:Qwen/Qwen2.5-0.5B
 #
-# Files: truthfulqa_pilot_train.jsonl (gpu, cluster: truthfulqa_paper_train.jsonl).
+# Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl.
 
 . "$(dirname "$0")/common.sh"
 begin "$@"
@@ -16,7 +16,7 @@ if [ ${#MODELS[@]} -eq 1 ]; then
   esac
 fi
 settings > "$OUT/label.yaml"
-flags=("$TRUTHFULQA" --task truthfulqa --config "$OUT/label.yaml")
+flags=("$ROWS" --task "$TASK" --config "$OUT/label.yaml")
 if [ "$SHORT" != null ]; then flags+=(--limit "$SHORT"); fi
 runs=()
 for number in 0 1; do

@@ -3,10 +3,10 @@
 #
 #     bash examples/paper/extension_alpha.sh --preset laptop --data-dir DATA
 #
-# Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl).
+# Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl.
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=80 ITERATIONS_laptop=64 SEEDS_laptop=0,1
+SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=24 ITERATIONS_laptop=48 SEEDS_laptop=0,1
 begin "$@"
-ablation ablation "$TRUTHFULQA" truthfulqa "$SHORT" --alpha 10,100
+ablation ablation "$ROWS" "$TASK" "$SHORT" --alpha 10,100
 finish ablation "$OUT/ablation"

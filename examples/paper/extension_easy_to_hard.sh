@@ -6,7 +6,7 @@
 # Files: gsm8k_claims.jsonl, whose column category says easy or hard.
 
 . "$(dirname "$0")/common.sh"
-LONG_TEST_laptop=100
+SEEDS_laptop=0
 begin "$@"
 python "$HERE/rows.py" split "$DATA/gsm8k_claims.jsonl" --column category --values easy hard -o "$OUT"
 suite suite "$MODEL" zero_shot,found,golden <<YAML

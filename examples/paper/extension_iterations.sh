@@ -3,13 +3,13 @@
 #
 #     bash examples/paper/extension_iterations.sh --preset laptop --data-dir DATA
 #
-# Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl).
+# Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl, truthfulqa_paper_test.jsonl.
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=32 ITERATIONS_laptop=64
+SEARCH_smoke=icm SEARCH_laptop=icm SEEDS_laptop=0,1 ITERATIONS_laptop=64
 begin "$@"
 suite suite "$MODEL" found <<YAML
-- {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
+- {name: $TASK, task: $TASK, data: "$ROWS", test: $TEST_ROWS, limit: $SHORT, test_limit: $SHORT_TEST}
 YAML
-GOLD=$TRUTHFULQA
-finish accuracy "$OUT"/suite/truthfulqa/seed-*
+GOLD=$ROWS
+finish accuracy "$OUT"/suite/"$TASK"/seed-*

@@ -3,12 +3,15 @@
 #
 #     bash examples/paper/figure_10.sh --preset laptop --data-dir DATA
 #
-# Files: alpaca_human_pairs.jsonl, truthfulqa_pilot_train.jsonl (gpu, cluster: truthfulqa_paper_train.jsonl). On TruthfulQA only
-# claims in the same words are bound here, so that little can change; docs/tasks.md says why.
+# Files: alpaca_human_pairs.jsonl; laptop: statements_cities.jsonl, smoke, gpu, cluster: truthfulqa_paper_train.jsonl. On TruthfulQA
+# only claims in the same words are bound here, so that little can change; docs/tasks.md says why.
 
 . "$(dirname "$0")/common.sh"
-SHORT_laptop=80 LONG_laptop=24
+SHORT_laptop=48 LONG_laptop=20 SEEDS_laptop=0,1
 begin "$@"
-ablation ablation-truthfulqa "$TRUTHFULQA" truthfulqa "$SHORT" --consistency off
-ablation ablation-alpaca "$DATA/alpaca_human_pairs.jsonl" preference "$LONG" --consistency off
-finish ablation "$OUT/ablation-truthfulqa" "$OUT/ablation-alpaca"
+# Two statements a city, one of them true.
+if [ "$PRESET" = laptop ]; then TASK=statements ROWS=$DATA/statements_cities.jsonl; fi
+ablation ablation-claims "$ROWS" "$TASK" "$SHORT" --consistency off
+preference_pairs "$DATA/alpaca_human_pairs.jsonl"
+ablation ablation-alpaca "$PAIRS_FILE" preference "$LONG" --consistency off
+finish ablation "$OUT/ablation-claims" "$OUT/ablation-alpaca"

@@ -9,11 +9,12 @@
 
 . "$(dirname "$0")/common.sh"
 # Tests of 20 questions or more, for fewer give no verdict; one seed, so that it takes minutes.
-SHORT_laptop=32 SHORT_TEST_laptop=80 LONG_laptop=8 LONG_TEST_laptop=80 SEEDS_laptop=0 TRAIN_LIMIT_laptop=32 TRAIN_TEST_laptop=64
+SEEDS_laptop=0
 begin "$@"
 # A row of pairs is a question of its own, and is asked in both orders.
 PAIRS=$LONG PAIRS_TEST=$LONG_TEST
-if [[ $PRESET == laptop && -z $LIMIT ]]; then PAIRS=6 PAIRS_TEST=24; fi
+if [[ $PRESET == laptop && -z $LIMIT ]]; then PAIRS=12 PAIRS_TEST=40; fi
+preference_pairs "$DATA/alpaca_human_pairs.jsonl"
 {
   if [ "$PRESET" = laptop ]; then cat <<YAML; fi
 - {name: sentiment, task: sentiment, data: "$DATA/movie_review_sentiment.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
@@ -23,7 +24,7 @@ YAML
 - {name: gsm8k, task: gsm8k, data: "$DATA/gsm8k_claims.jsonl", limit: $LONG, test_limit: $LONG_TEST}
 - name: alpaca
   task: preference
-  data: "$DATA/alpaca_human_pairs.jsonl"
+  data: "$PAIRS_FILE"
   limit: $PAIRS
   test_limit: $PAIRS_TEST
   conditions: [zero_shot, zero_shot_chat, human, found, golden]

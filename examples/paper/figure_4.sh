@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Figure 4: the same comparison under models of several sizes, TruthfulQA. Give --model once for each, the smallest first.
+# Figure 4: the same comparison under models of several sizes, TruthfulQA (laptop: film reviews). Give --model once for each, the smallest first.
 #
 #     bash examples/paper/figure_4.sh --preset laptop --data-dir DATA --model bundled --model hf:Qwen/Qwen2.5-0.5B
 #
-# Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl).
+# Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl, truthfulqa_paper_test.jsonl.
 
 . "$(dirname "$0")/common.sh"
 SEEDS_smoke=0 SHORT_smoke=4 SHORT_TEST_smoke=4
+SEEDS_laptop=0
 begin "$@"
 if [ ${#MODELS[@]} -eq 1 ]; then
   case $PRESET in
@@ -19,7 +20,7 @@ fi
 folders=()
 for number in "${!MODELS[@]}"; do
   suite "model-$number" "${MODELS[$number]}" zero_shot,found,golden <<YAML
-- {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
+- {name: $TASK, task: $TASK, data: "$ROWS", test: $TEST_ROWS, limit: $SHORT, test_limit: $SHORT_TEST}
 YAML
   folders+=("$OUT/model-$number")
 done

@@ -6,6 +6,7 @@
 # Files: none, the poems are made here.
 
 . "$(dirname "$0")/common.sh"
+SHORT_laptop=20 SHORT_TEST_laptop=20 SEEDS_laptop=0,1
 begin "$@"
 poems=$OUT/poems.jsonl
 if [ ! -f "$poems" ]; then

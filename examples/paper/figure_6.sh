@@ -6,8 +6,8 @@
 # Files: blog_gender_pairs.jsonl; with a column human_votes the human bar is there, without one it is left out and said so.
 
 . "$(dirname "$0")/common.sh"
-# One seed, so that a model of 1.5B takes less than an hour.
-LONG_laptop=10 LONG_TEST_laptop=40 SEEDS_laptop=0
+# One seed: posts have hundreds of tokens.
+LONG_laptop=8 LONG_TEST_laptop=24 SEEDS_laptop=0
 begin "$@"
 suite suite "$MODEL" zero_shot,human,found,golden <<YAML
 - {name: author_gender, task: author_gender, data: "$DATA/blog_gender_pairs.jsonl", limit: $LONG, test_limit: $LONG_TEST}

@@ -3,20 +3,21 @@
 #
 #     bash examples/paper/figure_8.sh --preset laptop --data-dir DATA
 #
-# Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl), and beside a laptop
+# Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl, truthfulqa_paper_test.jsonl,
 # gsm8k_claims.jsonl, alpaca_human_pairs.jsonl.
 
 . "$(dirname "$0")/common.sh"
 begin "$@"
 {
   cat <<YAML
-- {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
+- {name: $TASK, task: $TASK, data: "$ROWS", test: $TEST_ROWS, limit: $SHORT, test_limit: $SHORT_TEST}
 YAML
+  # The others are long.
   if [ "$PRESET" != laptop ]; then cat <<YAML; fi
 - {name: gsm8k, task: gsm8k, data: "$DATA/gsm8k_claims.jsonl", limit: $LONG, test_limit: $LONG_TEST}
 - {name: alpaca, task: preference, data: "$DATA/alpaca_human_pairs.jsonl", limit: $LONG, test_limit: $LONG_TEST}
 YAML
 } > "$OUT/tasks"
 suite suite "$MODEL" zero_shot,found,noised_gold,golden < "$OUT/tasks"
-trained suite truthfulqa untrained,found,noised_gold,golden
+trained suite "$TASK" untrained,found,noised_gold,golden
 finish bars "$OUT/suite"

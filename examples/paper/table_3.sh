@@ -6,11 +6,12 @@
 # Files: those of figure_1_3.sh.
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=32 LONG_laptop=8 LONG_TEST_laptop=4 SHORT_TEST_laptop=4
+SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=12 SHORT_TEST_laptop=4 LONG_laptop=4 LONG_TEST_laptop=4 SEEDS_laptop=0
 begin "$@"
+preference_pairs "$DATA/alpaca_human_pairs.jsonl"
 suite suite "$MODEL" zero_shot <<YAML
 - {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
 - {name: gsm8k, task: gsm8k, data: "$DATA/gsm8k_claims.jsonl", limit: $LONG, test_limit: $LONG_TEST}
-- {name: alpaca, task: preference, data: "$DATA/alpaca_human_pairs.jsonl", limit: $LONG, test_limit: $LONG_TEST}
+- {name: alpaca, task: preference, data: "$PAIRS_FILE", limit: $LONG, test_limit: $LONG_TEST}
 YAML
 finish utility "$OUT"/suite/*/seed-"$FIRST_SEED"

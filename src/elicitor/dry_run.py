@@ -23,6 +23,9 @@ from elicitor.search_settings import BootstrapConfig, EnsembleConfig, GibbsConfi
 _GRID = 10
 """Sizes of the labelled set at which tokens are counted exactly; between them they are interpolated."""
 
+_RATE_TOKENS = 4_096
+"""Prompt tokens by which the rate is measured at most: a dry run of long texts must not take minutes."""
+
 _TRAINED = 3
 """Forward passes that take as long as training on the same tokens: one forward, and backward about two."""
 
@@ -366,8 +369,14 @@ def _first_labelled(problem: Problem, size: int) -> Assignment:
 
 
 def _measured_rate(problem: Problem, *, rng: np.random.Generator) -> float:
-    """Prompt tokens a second in one evaluation of at most 16 examples, after one to warm up; nothing is kept or reused."""
-    prompts = _plan_prompts(problem, min(16, len(problem.dataset)), rng=rng)
+    """Prompt tokens a second in one evaluation, after one to warm up; nothing is kept or reused.
+
+    Of at most 16 examples, of fewer where their texts are long.
+    """
+    for size in (16, 8, 4, 2):
+        prompts = _plan_prompts(problem, min(size, len(problem.dataset)), rng=rng)
+        if token_cost(prompts).tokens_computed <= _RATE_TOKENS:
+            break
     problem.backend.score(prompts)
     measured = problem.backend.score(prompts).cost
     return measured.tokens_computed / max(measured.seconds, 1e-9)
