@@ -167,6 +167,18 @@ def test_a_wrong_suite_file_is_named(suite_file, changes, problem):
         read_suite(suite_file(**changes))
 
 
+def test_some_tasks_of_a_suite_run_alone(suite_file, tmp_path):
+    whole = read_suite(suite_file())
+    alone = read_suite(suite_file(), only=["other"])
+    assert alone.tasks == whole.tasks[1:]
+    assert read_suite(suite_file(), only=["other", "texts"]) == whole
+    with pytest.raises(ConfigError, match="has no task 'othr'") as refusal:
+        read_suite(suite_file(), only=["texts", "othr"])
+    assert refusal.value.fix == "its tasks are texts, other"
+    with pytest.raises(ConfigError, match="has no task ''"):
+        read_suite(suite_file(), only=[""])
+
+
 def test_settings_of_a_task_are_those_of_label(suite_file, tmp_path):
     config = read_suite(suite_file(label={"search": "bootstrap", "objective": {"alpha": 30}}))
     run_suite(config, tmp_path / "out")

@@ -17,7 +17,8 @@ case $PRESET in
   cluster) sizes="256 500 300 600 400 256 300 4000" ;;
 esac
 read -r LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST <<< "$sizes"
-LABEL=${LIMIT:-$LABEL}
+LABEL=${LIMIT:-$LABEL} HELD_OUT=32
+if [ "$PRESET" = smoke ]; then HELD_OUT=4; fi
 SEED=$FIRST_SEED MODEL=$TRAIN_MODEL
 # As assistant_cpu.sh would choose it.
 if [ "$DTYPE" = auto ]; then
@@ -25,13 +26,14 @@ if [ "$DTYPE" = auto ]; then
 fi
 if [ -n "$DRY" ]; then
   elicitor label "$pairs" --task preference --model "$MODEL" --search "$SEARCH" --limit "$LABEL" --dry-run
-  elicitor train reward "$pairs" --labels golden --model "$MODEL" --limit $((LABEL + REST)) --dry-run
-  elicitor train rl "$pairs" --reward "$OUT" --model "$MODEL" --steps "$STEPS" --max-new-tokens "$TOKENS" --limit "$PROMPTS" --dry-run
+  elicitor train reward "$pairs" --labels golden --model "$MODEL" -o "$OUT/rm" --limit $((LABEL + REST)) --dry-run
+  elicitor train rl "$pairs" --reward "$OUT/rm" --model "$MODEL" -o "$OUT/policy" --steps "$STEPS" --max-new-tokens "$TOKENS" \
+    --limit "$PROMPTS" --set eval_prompts=$((HELD_OUT / 4)) --set test_prompts="$HELD_OUT" --dry-run
   finish ""
   exit
 fi
-export LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST SEED MODEL SEARCH CALIBRATION DTYPE
-if [ "$PRESET" = smoke ]; then export EPOCHS=1 HELD_OUT=4; fi
+export LABEL REST TEST PROMPTS STEPS TOKENS DUELS LONGEST HELD_OUT SEED MODEL SEARCH CALIBRATION DTYPE
+if [ "$PRESET" = smoke ]; then export EPOCHS=1; fi
 bash "$HERE/../assistant_cpu.sh" "$pairs" "$OUT" >&2
 stage "the same figures as JSON; nothing is scored twice"
 elicitor eval reward "$OUT/rm-found" "$OUT/rm-golden" "$OUT/rm-found/initial" --test "$OUT/test.jsonl" \

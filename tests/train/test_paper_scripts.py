@@ -70,6 +70,34 @@ def test_a_dry_run_counts_prompts_and_tokens_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: file.stem)
+def test_the_laptop_preset_finds_its_data(script, shared_data, tmp_path):
+    models = ["--model", "fake", "--model", "fake:gain=2"]
+    said = run(
+        script, "--preset", "laptop", "--dry-run", "--data-dir", shared_data, *models, "--output-dir", tmp_path
+    ).stdout
+    assert "tokens" in said
+
+
+def test_some_tasks_of_a_script_run_alone(tmp_path):
+    flags = ["--dry-run", "--tasks", "gsm8k", "--output-dir", tmp_path / "out"]
+    said = run(FOLDER / "figure_1_3.sh", *flags).stdout
+    assert "gsm8k: 4 examples to label" in said
+    assert "truthfulqa" not in said
+
+
+def test_short_rows_are_kept_and_none_is_an_error(tmp_path):
+    rows = [{"id": str(n), "question": "q" * n, "choice": "a", "choice_2": "bb"} for n in (1, 5, 6)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows_py = [sys.executable, FOLDER / "rows.py", "short", tmp_path / "pairs.jsonl", "-o", tmp_path / "short.jsonl"]
+    subprocess.run([*rows_py, "--longest", "8"], check=True)
+    kept = [json.loads(line) for line in (tmp_path / "short.jsonl").read_text().splitlines()]
+    assert kept == rows[:2]
+    done = subprocess.run([*rows_py, "--longest", "3"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: no row has at most 3 characters; give a larger --longest\n")
+
+
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
