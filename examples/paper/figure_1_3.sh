@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Figures 1 and 3: zero-shot, zero-shot as chat, found, golden and human labels on GSM8K, TruthfulQA and Alpaca, in context and
-# (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well: a model that runs on one knows something about them.
+# (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well, asked about in two
+# ways: a model that runs on one knows something about them.
 #
 #     bash examples/paper/figure_1_3.sh --preset laptop --data-dir DATA
 #
@@ -18,6 +19,11 @@ preference_pairs "$DATA/alpaca_human_pairs.jsonl"
 {
   if [ "$PRESET" = laptop ]; then cat <<YAML; fi
 - {name: sentiment, task: sentiment, data: "$DATA/movie_review_sentiment.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
+- name: review_claims
+  task: "$HERE/../../bench/tasks/review_claims.yaml"
+  data: "$DATA/movie_review_sentiment.jsonl"
+  limit: $SHORT
+  test_limit: $SHORT_TEST
 YAML
   cat <<YAML
 - {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
