@@ -6,7 +6,7 @@
 # Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl.
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=24 ITERATIONS_laptop=48 SEEDS_laptop=0,1
+SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=20 ITERATIONS_laptop=32 SEEDS_laptop=0,1
 begin "$@"
 ablation ablation "$ROWS" "$TASK" "$SHORT" --alpha 10,100
 finish ablation "$OUT/ablation"

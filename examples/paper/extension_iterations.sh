@@ -6,7 +6,7 @@
 # Files: laptop: movie_review_sentiment.jsonl; gpu, cluster: truthfulqa_paper_train.jsonl, truthfulqa_paper_test.jsonl.
 
 . "$(dirname "$0")/common.sh"
-SEARCH_smoke=icm SEARCH_laptop=icm SEEDS_laptop=0,1 ITERATIONS_laptop=64
+SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=20 SEEDS_laptop=0,1 ITERATIONS_laptop=48
 begin "$@"
 suite suite "$MODEL" found <<YAML
 - {name: $TASK, task: $TASK, data: "$ROWS", test: $TEST_ROWS, limit: $SHORT, test_limit: $SHORT_TEST}
