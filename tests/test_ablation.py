@@ -126,8 +126,14 @@ def test_an_ablation_goes_on_and_refuses_another(base, tmp_path):
         run_ablation(settings, factors, tmp_path / "out")
     again = run_ablation(settings, factors, tmp_path / "out", resume=True)
     assert again.to_json() == first.to_json()
-    with pytest.raises(ResumeMismatchError):
+    with pytest.raises(ResumeMismatchError, match="another value of 'variants'"):
         run_ablation(settings, {"alpha": ["20"]}, tmp_path / "out", resume=True)
+    kept = tmp_path / "out" / "alpha=10" / "seed-0" / "labels.jsonl"
+    before = kept.stat().st_mtime_ns
+    more = run_ablation(settings, factors, tmp_path / "out", seeds=(0, 1, 2, 3), resume=True)
+    assert (more.seeds, kept.stat().st_mtime_ns) == ([0, 1, 2, 3], before)
+    with pytest.raises(ResumeMismatchError, match="another value of 'seeds'"):
+        run_ablation(settings, factors, tmp_path / "out", resume=True)
 
 
 def test_data_without_gold_is_refused_before_anything_is_written(base, tmp_path):

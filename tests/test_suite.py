@@ -127,10 +127,24 @@ def test_a_folder_with_another_suite_is_refused(suite_file, tmp_path):
         run_suite(config, tmp_path / "out")
     with pytest.raises(ResumeMismatchError, match="made with seeds"):
         run_suite(read_suite(suite_file(seeds=[0, 1])), tmp_path / "out", resume=True)
+    with pytest.raises(ResumeMismatchError, match="made with tasks"):
+        run_suite(read_suite(suite_file(), only=["other"]), tmp_path / "out", resume=True)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match="not an empty folder"):
         run_suite(config, tmp_path / "used")
+
+
+def test_tasks_conditions_and_seeds_are_added_to_a_suite(suite_file, tmp_path):
+    few = {"conditions": ["zero_shot", "found"], "seeds": [1]}
+    run_suite(read_suite(suite_file(**few), only=["other"]), tmp_path / "out")
+    kept = tmp_path / "out" / "other" / "seed-1" / "labels.jsonl"
+    before = kept.stat().st_mtime_ns
+    config = read_suite(suite_file())
+    run_suite(config, tmp_path / "out", resume=True)
+    run_suite(config, tmp_path / "whole")
+    assert kept.stat().st_mtime_ns == before
+    assert figures(tmp_path / "out") == figures(tmp_path / "whole")
 
 
 def test_limits_are_upper_bounds(suite_file, tmp_path):

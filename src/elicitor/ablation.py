@@ -19,7 +19,7 @@ from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.config import RunConfig, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
-from elicitor.files import make_folder, read_json, stray_entry, write_json, write_rows
+from elicitor.files import changed_key, make_folder, read_json, stray_entry, write_json, write_rows
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, run
@@ -201,7 +201,7 @@ def run_ablation(
         factors: See `make_variants`.
         folder: Where the runs go; new or empty unless ``resume``.
         seeds: Seeds of the searches.
-        resume: Go on with the ablation in ``folder`` if there is one.
+        resume: Go on with the ablation in ``folder`` if there is one; seeds may be added to it.
         backend: Use this loaded model instead of loading ``base.model``.
         on_progress: Called after each forward pass with its tokens.
         on_stage: Called with what begins now.
@@ -310,7 +310,7 @@ def _pool(base: RunConfig, variant: Variant, variants: Sequence[Variant]) -> lis
 
 
 def _claim(folder: Path, base: RunConfig, variants: Sequence[Variant], seeds: Sequence[int], *, resume: bool) -> None:
-    """Begin in an empty folder, or check that it holds this very ablation."""
+    """Begin in an empty folder, or check that it holds this ablation, if with fewer seeds."""
     settings = {
         "base": json.loads(base.model_dump_json()),
         "variants": json.loads(json.dumps([asdict(variant) for variant in variants])),
@@ -321,13 +321,12 @@ def _claim(folder: Path, base: RunConfig, variants: Sequence[Variant], seeds: Se
             raise ConfigError(
                 f"{folder} holds an ablation", fix="add --resume to go on, or choose another --output-dir"
             )
-        if read_json(folder / SETTINGS) != settings:
+        if (key := changed_key(read_json(folder / SETTINGS), settings, growing=("seeds",))) is not None:
             raise ResumeMismatchError(
-                f"the ablation in {folder} was made with other settings",
-                fix="give the same again, or another --output-dir",
+                f"the ablation in {folder} was made with another value of {key!r}",
+                fix="give the same again, with more seeds if you like, or another --output-dir",
             )
-        return
-    if folder.exists() and (not folder.is_dir() or stray_entry(folder)):
+    elif folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
     make_folder(folder)
     write_json(folder / SETTINGS, settings)

@@ -124,6 +124,25 @@ def stray_entry(folder: Path, *, known: Iterable[str] = ()) -> str | None:
     return next((name for name in names if name not in known), None)
 
 
+def changed_key(before: Mapping[str, Any], now: Mapping[str, Any], *, growing: Iterable[str]) -> str | None:
+    """The first setting that is not what it was when a folder was begun.
+
+    Args:
+        before: Settings that the folder was begun with, as JSON values.
+        now: Those it is to go on with.
+        growing: Keys of lists to which something may have been added since.
+
+    Returns:
+        Its key; None if the folder can go on.
+    """
+    for key, value in now.items():
+        old = before.get(key)
+        more = key in growing and isinstance(old, list) and isinstance(value, list) and all(one in value for one in old)
+        if old != value and not more:
+            return key
+    return None
+
+
 class Record(dict[str, Any]):
     """A JSON object out of a file: an entry that is missing is an error that names the file.
 

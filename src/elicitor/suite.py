@@ -22,7 +22,7 @@ from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
-from elicitor.files import is_plain_name, make_folder, read_json, stray_entry, write_atomic, write_json
+from elicitor.files import changed_key, is_plain_name, make_folder, read_json, stray_entry, write_atomic, write_json
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
@@ -149,7 +149,7 @@ def run_suite(
     Args:
         config: What is compared.
         folder: Where runs, finished conditions, tables and the figure go; new or empty unless ``resume``.
-        resume: Go on with the suite in ``folder`` if there is one.
+        resume: Go on with the suite in ``folder`` if there is one; tasks, conditions and seeds may be added to it.
         command: Command line, written beside the tables.
         backend: Use this loaded model instead of loading ``config.model``.
         pool: Do all searches, and the conditions of each task, on these workers, which load the model.
@@ -264,12 +264,11 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
         if not resume:
             raise ConfigError(f"{folder} holds a suite", fix="add --resume to go on, or choose another --output-dir")
         before = read_json(folder / SETTINGS)
-        for key in settings:
-            if before.get(key) != settings[key]:
-                raise ResumeMismatchError(
-                    f"the suite in {folder} was made with {key} = {before.get(key)!r}, now it is {settings[key]!r}",
-                    fix="give the same again, or choose another --output-dir",
-                )
+        if (key := changed_key(before, settings, growing=("tasks", "conditions", "seeds"))) is not None:
+            raise ResumeMismatchError(
+                f"the suite in {folder} was made with {key} = {before.get(key)!r}, now it is {settings[key]!r}",
+                fix="give the same again, with more tasks, conditions or seeds if you like, or choose another --output-dir",
+            )
     elif folder.exists() and (not folder.is_dir() or stray_entry(folder)):
         raise ConfigError(f"{folder} is not an empty folder", fix="choose another --output-dir")
     make_folder(folder)
