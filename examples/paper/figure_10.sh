@@ -13,5 +13,7 @@ begin "$@"
 if [ "$PRESET" = laptop ]; then TASK=statements ROWS=$DATA/statements_cities.jsonl; fi
 ablation ablation-claims "$ROWS" "$TASK" "$SHORT" --consistency off
 preference_pairs "$DATA/alpaca_human_pairs.jsonl"
+# Even short pairs are long: one seed.
+if [ "$PRESET" = laptop ]; then SEEDS=$FIRST_SEED; fi
 ablation ablation-alpaca "$PAIRS_FILE" preference "$LONG" --consistency off
 finish ablation "$OUT/ablation-claims" "$OUT/ablation-alpaca"
