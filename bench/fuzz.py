@@ -40,6 +40,9 @@ MEGABYTES = 512
 ADDRESS_SPACE = 6 * 2**30
 """Bytes of address space of the whole process, the libraries and a hundred stacks among them."""
 
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+"""Has the tiny model that tests use as well."""
+
 
 class _HangError(BaseException):
     """An input takes too long; no handler of the product may swallow it."""
@@ -70,6 +73,7 @@ def main() -> int:
     parser.add_argument("--only", choices=sorted(GROUPS), help="one group alone")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
+    sys.path.append(str(TESTS))
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, resource.RLIM_INFINITY))
     signal.signal(signal.SIGALRM, _too_long)
     chosen = {options.only: GROUPS[options.only]} if options.only else GROUPS

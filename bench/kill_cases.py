@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kill_faults import DISK, KILLS, run_forked
+from kill_faults import DISK, KILLS, OUTSIDE, WORKER, run_forked
 
 CHANGING = {
     "seconds",
@@ -39,6 +39,7 @@ class Case:
         words: The command, which is also the one that goes on.
         kinds: Faults that are tried.
         imports: Modules that the warm process imports first.
+        any_order: Whether batches may finish in any order, and so stand in the file of events.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     words: str
     kinds: tuple[str, ...] = KILLS + DISK
     imports: tuple[str, ...] = ()
+    any_order: bool = False
 
 
 _LABEL = "label reviews.jsonl --task sentiment --output-dir out --resume"
@@ -56,18 +58,21 @@ _EVALUATE = (
     *(f"elicitor.{name}" for name in ("ablation", "audit", "export", "report.page", "suite", "tables")),
     *("jinja2", "matplotlib.backends.backend_agg", "matplotlib.figure", "sklearn.linear_model"),
 )
+_SPREAD = (WORKER, OUTSIDE, "SIGKILL", "SIGTERM", "Ctrl-C")
+"""What strikes a command with workers, of which the driver alone writes; Ray has handlers of its own for two of the signals."""
 _TRAIN = (
     *(*_SEARCH, "torch", "transformers", "trl", "peft"),
     *(f"elicitor.train.{name}" for name in ("compare", "fine_tuned", "iterate", "reward", "rl", "sft")),
 )
 
 
-def cases(model: str, tiny: str) -> list[Case]:
+def cases(model: str, tiny: str, *, cluster: str) -> list[Case]:
     """Every command that writes.
 
     Args:
         model: Model of searches and evaluations.
         tiny: Folder of a model that is trained.
+        cluster: Address of a Ray cluster.
     """
     label = f"{_LABEL} --model {model}"
     if model == "bundled":
@@ -108,9 +113,14 @@ def cases(model: str, tiny: str) -> list[Case]:
         "--set scalable.train.lora_r=4",
     }
     convert = f"{_LABEL} --model gguf:tiny.gguf --limit 3 --search bootstrap --set backend.cache_gb=0"
+    # Slow enough that workers are at work when they are killed.
+    spread = (
+        f"{_LABEL} --model fake:noise=1.5,delay=0.2 --search bootstrap --batch-size 2 --ray {cluster} --ray-workers 2"
+    )
     return [
         *(Case(f"label {name}", "search", f"{label} {more}", imports=_SEARCH) for name, more in searches.items()),
         *(Case(name, "evaluate", words, imports=_EVALUATE) for name, words in evaluations.items()),
+        Case("label --ray", "ray", spread, _SPREAD, (*_SEARCH, "elicitor.distributed", "ray"), any_order=True),
         *(Case(name, "train", words, imports=_TRAIN) for name, words in trainings.items()),
         Case("GGUF conversion", "convert", convert, imports=(*_SEARCH, "torch", "transformers", "gguf")),
     ]
@@ -159,12 +169,13 @@ def _pairs(numbers: range) -> list[dict[str, Any]]:
     ]
 
 
-def outcome(place: Path, home: Path) -> dict[str, Any]:
+def outcome(place: Path, home: Path, *, any_order: bool = False) -> dict[str, Any]:
     """What a finished command has left, without what a restart may change.
 
     Args:
         place: Its working folder.
         home: What that began as; files that are there and unchanged do not count.
+        any_order: Take events in the order of their batches; those of one batch stand as they were written.
 
     Returns:
         Content or digest of each file, by path.
@@ -180,6 +191,8 @@ def outcome(place: Path, home: Path) -> dict[str, Any]:
         if before.is_file() and before.read_bytes() == file.read_bytes():
             continue
         left[name] = _READERS.get(file.suffix, _digest)(file)
+        if any_order and file.name == "events.jsonl":
+            left[name].sort(key=lambda event: event["batch"])
     return left
 
 

@@ -15,16 +15,22 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-KILLS = ("SIGKILL", "SIGTERM", "Ctrl-C", "torn write", "clock back, SIGKILL", "SIGKILL from outside")
+OUTSIDE = "SIGKILL from outside"
+KILLS = ("SIGKILL", "SIGTERM", "Ctrl-C", "torn write", "clock back, SIGKILL", OUTSIDE)
 """Faults after which nothing is said of how the command ends."""
+WORKER = "SIGKILL of a worker"
+"""Fault that the command must survive: it strikes a process of the Ray cluster that works for it."""
+WORKING = 0.25
+"""Share of a command's seconds in which it has workers; before, Ray starts them."""
 DISK = ("full disk", "largest file cannot grow", "read-only folder")
 """Faults that the command must report in one line, with the way out."""
+Workers = Callable[[], list[int]]
 _CHANGES = {"os.rename", "os.remove", "os.truncate", "os.mkdir", "os.rmdir"}
 _DAY = 86_400.0
 
@@ -34,8 +40,9 @@ class Fault:
     """What strikes, and when.
 
     Attributes:
-        kind: One of `KILLS` or `DISK`.
-        at: File operation at which it strikes, from 1; for a signal from outside the share of the unbroken run's seconds.
+        kind: One of `KILLS` or `DISK`, or `WORKER`.
+        at: File operation at which it strikes, from 1; for a signal from outside the share of the unbroken run's seconds, for
+            one to a worker the share of those since there are workers.
         size: Bytes that are still written where a write is torn or the disk is nearly full.
     """
 
@@ -100,7 +107,7 @@ class _Hook:
         self.count += 1
         if self.refusing and path is not None:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-        if self.fault is not None and self.fault.kind != KILLS[-1] and self.count == self.fault.at:
+        if self.fault is not None and self.fault.kind not in (OUTSIDE, WORKER) and self.count == self.fault.at:
             self.busy = True
             try:
                 os.write(self._struck, b"x")
@@ -154,7 +161,7 @@ def fill(ballast: Path, *, spare: int) -> None:
         stream.truncate(max(0, stream.tell() - spare))
 
 
-def run_forked(words: str, place: Path, fault: Fault | None, *, seconds: float = 1.0) -> End:
+def run_forked(words: str, place: Path, fault: Fault | None, *, seconds: float = 1.0, workers: Workers = list) -> End:
     """Run a command of elicitor in a forked child.
 
     Args:
@@ -162,6 +169,7 @@ def run_forked(words: str, place: Path, fault: Fault | None, *, seconds: float =
         place: Working folder; file operations below it count.
         fault: What strikes, if anything does.
         seconds: How long the unbroken command takes, for signals from outside.
+        workers: Finds the processes that work for the command at this instant.
 
     Returns:
         How it ended.
@@ -178,17 +186,45 @@ def run_forked(words: str, place: Path, fault: Fault | None, *, seconds: float =
     for descriptor in (into, strikes, counts):
         os.close(descriptor)
     hit = False
-    if fault is not None and fault.kind == KILLS[-1]:
+    if fault is not None and fault.kind == OUTSIDE:
         time.sleep(fault.at * seconds)
         os.kill(child, signal.SIGKILL)
+    elif fault is not None and fault.kind == WORKER:
+        hit = kill_worker(child, workers, after=fault.at * WORKING * seconds, which=fault.size)
     text = _drain(said).decode(errors="replace")
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    hit = bool(_drain(struck)) or (fault is not None and fault.kind == KILLS[-1] and code == -signal.SIGKILL)
+    hit |= bool(_drain(struck)) or (fault is not None and fault.kind == OUTSIDE and code == -signal.SIGKILL)
     operations = int(_drain(counted) or b"0")
     # "full disk" must not stay full for what comes after.
     ballast(place).unlink(missing_ok=True)
     return End(code, text, operations, time.perf_counter() - started, hit)
+
+
+def kill_worker(child: int, workers: Workers, *, after: float, which: int) -> bool:
+    """Kill one of the processes that work for a command.
+
+    Args:
+        child: The command's process.
+        workers: Finds them.
+        after: Seconds since the first of them is there.
+        which: Draws one.
+
+    Returns:
+        Whether there was one; a command may have ended before.
+    """
+    while not workers():
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return False
+        time.sleep(0.02)
+    time.sleep(after)
+    if not (there := workers()):
+        return False
+    try:
+        os.kill(there[which % len(there)], signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def ballast(place: Path) -> Path:

@@ -2,8 +2,9 @@
 
 What strikes: SIGKILL, SIGTERM and Ctrl-C between any two file operations, SIGKILL in the middle of a write, SIGKILL after the
 clock was set back by a day, SIGKILL from outside at a random instant, a full disk, a largest file that cannot grow, a folder
-that becomes read-only. Each trial goes on until nothing strikes any more; then labels, events, tables, models and pages must
-be those of the unbroken run. The exit code is 1 if anything differs, is half written, or is said with a traceback.
+that becomes read-only; on a small Ray cluster also SIGKILL of a worker, which the command must survive by itself. Each trial
+goes on until nothing strikes any more; then labels, events, tables, models and pages must be those of the unbroken run. The
+exit code is 1 if anything differs, is half written, or is said with a traceback.
 
     python bench/kills.py --kills 300 --json kills.json
     python bench/kills.py --model bundled --kills 20
@@ -12,6 +13,7 @@ be those of the unbroken run. The exit code is 1 if anything differs, is half wr
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -21,24 +23,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kill_cases import Case, broken_files, cases, copy_of, differences, is_leftover, outcome, prepare_inputs, warm_up
-from kill_faults import DISK, KILLS, End, Fault, run_forked, small_disk
+from kill_faults import DISK, KILLS, OUTSIDE, WORKER, End, Fault, Workers, run_forked, small_disk
 
 from elicitor import runs
 from elicitor.backends.gguf import cache_folder
 from elicitor.console import environment
 
-SHARES = {"search": 0.50, "evaluate": 0.38, "train": 0.09, "convert": 0.03}
-"""Shares of the kills; a training takes seconds, a search a twentieth of one."""
+SHARES = {"search": 0.50, "evaluate": 0.36, "ray": 0.02, "train": 0.09, "convert": 0.03}
+"""Shares of the kills; a training takes seconds and a driver of Ray ten, a search a twentieth of one."""
 MOST_IN_A_ROW = 3
+LATER = (*KILLS[:-1], WORKER)
+"""What may strike a command that goes on."""
 FULL = "full disk"
 TESTS = Path(__file__).parents[1] / "tests"
-"""Has the tiny models that tests train as well."""
+"""Has the tiny models and the cluster that tests use as well."""
 
 
 @dataclass
@@ -69,12 +74,14 @@ class Prepared:
         home: What each trial begins with.
         whole: Outcome of the unbroken run.
         end: How that ended.
+        workers: Finds the processes that work for it.
     """
 
     case: Case
     home: Path
     whole: dict[str, Any]
     end: End
+    workers: Workers
 
 
 def main() -> None:
@@ -121,11 +128,16 @@ def main() -> None:
 
 def strike_all(options: argparse.Namespace, root: Path, stack: ExitStack) -> dict[str, Tally]:
     """All trials: group by group, because what a later group imports slows the forks of an earlier one."""
-    tiny = root / "tiny"
+    from ray_cluster import free_address
+
+    tiny, address = root / "tiny", free_address()
     wanted = [group for group in SHARES if group in options.groups.split(",")]
+    if "ray" in wanted and importlib.util.find_spec("ray") is None:
+        wanted.remove("ray")
+        print("ray is not installed: the group 'ray' is left out", flush=True)
     chosen = [
         case
-        for case in cases(options.model, str(tiny))
+        for case in cases(options.model, str(tiny), cluster=address)
         if case.group in wanted and (options.only is None or options.only in case.name)
     ]
     groups = [group for group in wanted if any(case.group == group for case in chosen)]
@@ -141,35 +153,54 @@ def strike_all(options: argparse.Namespace, root: Path, stack: ExitStack) -> dic
     draw = random.Random(options.seed)
     for group in groups:
         mine = [case for case in chosen if case.group == group]
-        for case in mine:
-            warm_up(case)
-        if not (home / "run").exists():
-            prepare_inputs(home)
-        if group in ("train", "convert") and not tiny.exists():
-            # In a process of its own: what has run a model cannot be forked any more.
-            code = f"import tiny_models as t, pathlib as p; t.write_tiny(p.Path({str(tiny)!r})); "
-            code += f"t.write_tiny_gguf(p.Path({str(home / 'tiny.gguf')!r}))"
-            subprocess.run([sys.executable, "-c", code], check=True, cwd=TESTS, capture_output=True)
-        prepared = [prepare(case, home, root / "whole") for case in mine]
         left = round(shares[group] * options.kills) if group != groups[-1] else options.kills - struck(tallies)
-        before, begun = struck(tallies), time.perf_counter()
-        turn = 0
-        while struck(tallies) < before + left:
-            one = prepared[turn % len(prepared)]
-            if turn % len(prepared) == 0 and (done := struck(tallies) - before):
-                gone = time.perf_counter() - begun
-                rest = gone / done * (left - done)
-                print(
-                    f"{group}: {done} of {left} kills, {done / gone:.1f} a second, {rest:.0f} s left", file=sys.stderr
-                )
-            kinds = [kind for kind in one.case.kinds if mounted or kind != FULL]
-            # Kinds go round as well, one further with each round of the commands.
-            kind = kinds[(turn + turn // len(prepared)) % len(kinds)]
-            turn += 1
-            trial(
-                one, tallies[one.case.name], kind, draw, disk if mounted else root, most=before + left - struck(tallies)
-            )
+        with workers_for(group, root, address) as workers:
+            for case in mine:
+                warm_up(case)
+            if not (home / "run").exists():
+                prepare_inputs(home)
+            if group in ("train", "convert") and not tiny.exists():
+                # In a process of its own: what has run a model cannot be forked any more.
+                code = f"import tiny_models as t, pathlib as p; t.write_tiny(p.Path({str(tiny)!r})); "
+                code += f"t.write_tiny_gguf(p.Path({str(home / 'tiny.gguf')!r}))"
+                subprocess.run([sys.executable, "-c", code], check=True, cwd=TESTS, capture_output=True)
+            prepared = [prepare(case, home, root / "whole", workers) for case in mine]
+            strike_group(prepared, tallies, draw, disk if mounted else root, kills=left, full=mounted)
     return tallies
+
+
+@contextmanager
+def workers_for(group: str, root: Path, address: str) -> Iterator[Workers]:
+    """What finds the workers of a group's commands; the group ``ray`` has a cluster as long as the block lasts."""
+    if group != "ray":
+        yield list
+        return
+    from ray_cluster import cluster, workers_of
+
+    with cluster(root, address=address, nodes=1, cpus=2) as running:
+        # Before a command imports Ray, which reads them once.
+        os.environ.update(running.environment)
+        yield lambda: workers_of(running.nodes[0])
+
+
+def strike_group(
+    prepared: Sequence[Prepared], tallies: dict[str, Tally], draw: random.Random, where: Path, *, kills: int, full: bool
+) -> None:
+    """Trials of the commands of a group in turn, until so many kills have struck; ``full``: a disk can be filled."""
+    group = prepared[0].case.group
+    before, begun = struck(tallies), time.perf_counter()
+    turn = 0
+    while struck(tallies) < before + kills:
+        one = prepared[turn % len(prepared)]
+        if turn % len(prepared) == 0 and (done := struck(tallies) - before):
+            gone = time.perf_counter() - begun
+            rest = gone / done * (kills - done)
+            print(f"{group}: {done} of {kills} kills, {done / gone:.1f} a second, {rest:.0f} s left", file=sys.stderr)
+        kinds = [kind for kind in one.case.kinds if full or kind != FULL]
+        # Kinds go round as well, one further with each round of the commands.
+        kind = kinds[(turn + turn // len(prepared)) % len(kinds)]
+        turn += 1
+        trial(one, tallies[one.case.name], kind, draw, where, most=before + kills - struck(tallies))
 
 
 def struck(tallies: dict[str, Tally]) -> int:
@@ -177,7 +208,7 @@ def struck(tallies: dict[str, Tally]) -> int:
     return sum(tally.kills.total() for tally in tallies.values())
 
 
-def prepare(case: Case, home: Path, place: Path) -> Prepared:
+def prepare(case: Case, home: Path, place: Path, workers: Workers) -> Prepared:
     """Run a command unbroken; a second time, because what differs between two unbroken runs proves nothing."""
     ends = []
     outcomes = []
@@ -186,16 +217,16 @@ def prepare(case: Case, home: Path, place: Path) -> Prepared:
         ends.append(run_forked(case.words, place, None))
         if ends[-1].code != 0:
             sys.exit(f"{case.name}: exit code {ends[-1].code} of the unbroken run\n{ends[-1].said}")
-        outcomes.append(outcome(place, home))
+        outcomes.append(outcome(place, home, any_order=case.any_order))
     if found := differences(*outcomes):
         sys.exit(f"{case.name}: two unbroken runs differ: {found[:3]}")
     if not outcomes[0]:
         sys.exit(f"{case.name}: the unbroken run has written nothing")
-    return Prepared(case, home, outcomes[0], ends[-1])
+    return Prepared(case, home, outcomes[0], ends[-1], workers)
 
 
 def trial(one: Prepared, tally: Tally, kind: str, draw: random.Random, where: Path, *, most: int) -> None:
-    """Strike a command, and strike again while it goes on; then let it end and compare.
+    """Strike a command, and strike again while it goes on; then let it end and compare; one that lost a worker must just end.
 
     Args:
         one: The command.
@@ -210,25 +241,27 @@ def trial(one: Prepared, tally: Tally, kind: str, draw: random.Random, where: Pa
     told = f"{name}, {kind}"
     end = None
     for number in range(min(most, draw.randint(1, MOST_IN_A_ROW))):
-        now = kind if number == 0 else draw.choice(KILLS[:-1])
-        fault = Fault(
-            now, draw.random() if now == KILLS[-1] else draw.randint(1, one.end.operations), draw.randint(0, 3000)
-        )
-        end = run_forked(one.case.words, place, fault, seconds=one.end.seconds)
+        now = kind if number == 0 else draw.choice([each for each in LATER if each in one.case.kinds])
+        at = draw.random() if now in (OUTSIDE, WORKER) else draw.randint(1, one.end.operations)
+        fault = Fault(now, at, draw.randint(0, 3000))
+        end = run_forked(one.case.words, place, fault, seconds=one.end.seconds, workers=one.workers)
         if not end.struck:
             break
         tally.kills[now] += 1
-        tally.resumes += 1
         told = f"{name}, {now} at {fault.at:g} ({fault.size})"
         tally.problems += [f"{told}: {problem}" for problem in unlike_promised(fault, end)]
         tally.problems += [f"{told}: {file} is half written" for file in broken_files(place)]
-    if end is None or end.struck:
+        if now == WORKER:
+            break
+        tally.resumes += 1
+    if end is None or (end.struck and now != WORKER):
         end = run_forked(one.case.words, place, None)
     tally.trials += 1
     if end.code != 0:
         tally.problems.append(f"{told}: exit code {end.code} when it went on: {end.said[-1500:]}")
         return
-    tally.problems += [f"{told}: {found}" for found in differences(one.whole, outcome(place, one.home))[:3]]
+    left = outcome(place, one.home, any_order=one.case.any_order)
+    tally.problems += [f"{told}: {found}" for found in differences(one.whole, left)[:3]]
     tally.leftovers += sum(1 for file in place.rglob("*") if file.is_file() and is_leftover(file))
 
 
@@ -249,7 +282,7 @@ def unlike_promised(fault: Fault, end: End) -> list[str]:
 
 def show(tallies: dict[str, Tally], seconds: float) -> None:
     """Print the table."""
-    kinds = [kind for kind in KILLS + DISK if any(tally.kills[kind] for tally in tallies.values())]
+    kinds = [kind for kind in (*KILLS, WORKER, *DISK) if any(tally.kills[kind] for tally in tallies.values())]
     print(
         f"{'command':<22}"
         + "".join(f"{kind:>{len(kind) + 2}}" for kind in (*kinds, "in all", "resumes", "differences"))

@@ -136,6 +136,13 @@ def test_an_ablation_goes_on_and_refuses_another(base, tmp_path):
         run_ablation(settings, factors, tmp_path / "out", resume=True)
 
 
+def test_seeds_that_no_search_takes_or_that_are_equal_are_refused(base, tmp_path):
+    for seeds, got in (([-1], "-1"), ([0, 0], "0, 0"), ([2**63], str(2**63)), ([], "none")):
+        with pytest.raises(ConfigError, match=f"seeds got {got}; give different seeds"):
+            run_ablation(base(), {"alpha": ["10"]}, tmp_path / "out", seeds=seeds)
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_without_gold_is_refused_before_anything_is_written(base, tmp_path):
     with pytest.raises(DataError, match="no gold column 'label'"):
         run_ablation(base(gold=False), {"alpha": ["10"]}, tmp_path / "out")

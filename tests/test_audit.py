@@ -213,3 +213,6 @@ def test_runs_that_cannot_be_compared_are_refused(labelled, tmp_path):
         audit(done, backend=world, against=[other.path])
     with pytest.raises(ConfigError, match="orders got 1"):
         audit(done, backend=world, orders=1)
+    for seeds in ([1, 1], [-1]):
+        with pytest.raises(ConfigError, match="different seeds"):
+            audit(done, backend=world, seeds=seeds)

@@ -1,19 +1,14 @@
 """A real Ray: local workers, a cluster of two nodes one of which dies, a driver that dies."""
 
 import json
-import os
-import secrets
-import signal
-import socket
 import subprocess
 import sys
 import time
-import uuid
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from processes import running
+from ray_cluster import cluster, kill_node, processes_of, workers_of
 
 from elicitor.config import build_config
 from elicitor.control import request, state_of
@@ -21,7 +16,6 @@ from elicitor.errors import ConfigError
 from elicitor.labelling import run
 
 pytest.importorskip("ray", reason="ray is not installed")
-MARKER = "ELICITOR_TEST_NODE"
 
 
 def write_texts(folder, n):
@@ -65,75 +59,21 @@ def wait_for(what, *, process=None, seconds=180):
         time.sleep(0.05)
 
 
-def processes_of(node):
-    """Ids of all processes that were started, however indirectly, for a node of this test."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if f"{MARKER}={node}\0".encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
-
-
-def kill_node(node):
-    # The raylet first would let workers see its end; all at once is what a power cut does.
-    for process in processes_of(node):
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-@contextmanager
-def cluster(folder, *, nodes=2):
-    """Nodes of one processor each; gives the address, the nodes' names and the environment of who may join them."""
-    address = f"127.0.0.1:{free_port()}"
-    names = [uuid.uuid4().hex for _ in range(nodes)]
-    # Paths of Unix sockets must be short, so pytest's own folder will not do.
-    place = Path("/tmp") / f"r{names[0][:6]}"
-    # A secret of this cluster's own, so that nothing of the user's is read or written and nobody else can join.
-    joining = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        for k, name in enumerate(names):
-            role = ["--head", f"--port={address.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={place}"]
-            joins = [f"--address={address}"]
-            common = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
-            ray = Path(sys.executable).with_name("ray")
-            environment = {**joining, MARKER: name, "RAY_USAGE_STATS_ENABLED": "0"}
-            # Not to a pipe: what runs on in the background would hold it open.
-            with (folder / f"node-{k}.log").open("w+") as log:
-                start = [ray, "start", *(joins if k else role), *common, "--disable-usage-stats"]
-                started = subprocess.run(start, env=environment, stdout=log, stderr=log, timeout=180)
-            assert started.returncode == 0, (folder / f"node-{k}.log").read_text()
-        yield address, names, joining
-    finally:
-        for name in names:
-            kill_node(name)
-        subprocess.run(["rm", "-rf", str(place)], check=False)
-
-
 @pytest.mark.slow
 def test_a_lost_node_loses_nothing(tmp_path):
     source = write_texts(tmp_path, 160)
     whole, output = tmp_path / "whole", tmp_path / "out"
     in_one_process(source, whole)
-    with cluster(tmp_path) as (address, nodes, environment):
-        start = command(source, output, "--ray", address, "--ray-workers", "2", model="fake:delay=0.3")
-        with running(start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment) as driver:
+    with cluster(tmp_path) as joined:
+        start = command(source, output, "--ray", joined.address, "--ray-workers", "2", model="fake:delay=0.3")
+        with running(
+            start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=joined.environment
+        ) as driver:
             wait_for(lambda: finished(output) >= 2, process=driver)
-            lost = processes_of(nodes[1])
-            assert any("raylet" in Path(f"/proc/{pid}/cmdline").read_text() for pid in lost)
-            assert any("Worker" in Path(f"/proc/{pid}/cmdline").read_text() for pid in lost)
-            kill_node(nodes[1])
+            lost = joined.nodes[1]
+            assert any("raylet" in Path(f"/proc/{pid}/cmdline").read_text() for pid in processes_of(lost))
+            assert workers_of(lost)
+            kill_node(lost)
             assert finished(output) < 20
             _, err = driver.communicate(timeout=300)
         assert driver.returncode == 0, err
@@ -187,18 +127,18 @@ def test_a_driver_is_paused_and_stopped_between_batches(tmp_path):
 @pytest.mark.slow
 def test_mistakes_are_one_line(tmp_path):
     source = write_texts(tmp_path, 20)
-    with cluster(tmp_path, nodes=1) as (address, _, environment):
+    with cluster(tmp_path, nodes=1) as joined:
         for more, model, said in (
             (("--ray-gpus", "1"), "fake", "no node of the cluster has 1 CPU and 1 GPU for a worker"),
             ((), str(tmp_path / "nowhere"), "has no known form"),
             ((), "fake:context=40", "needs 1"),
         ):
             done = subprocess.run(
-                command(source, tmp_path / "out", "--ray", address, *more, model=model),
+                command(source, tmp_path / "out", "--ray", joined.address, *more, model=model),
                 capture_output=True,
                 text=True,
                 timeout=180,
-                env=environment,
+                env=joined.environment,
             )
             assert done.returncode == 2, done.stderr
             assert said in done.stderr.splitlines()[-1]

@@ -96,8 +96,9 @@ def test_unknown_conditions_and_repeated_seeds_are_refused(labelled, tmp_path):
     done, test = labelled(), write(tmp_path, "test.jsonl", rows(range(100, 110)))
     with pytest.raises(ConfigError, match="unknown condition 'gold'"):
         evaluate(done, test, conditions=["gold"])
-    with pytest.raises(ConfigError, match="different seeds"):
-        evaluate(done, test, seeds=[1, 1])
+    for seeds in ([1, 1], [-1], [], [2**63]):
+        with pytest.raises(ConfigError, match="different seeds"):
+            evaluate(done, test, seeds=seeds)
 
 
 def test_seeds_share_examples_and_order_across_conditions(labelled, tmp_path):

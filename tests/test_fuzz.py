@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-for module in ("gguf", "httpx", "starlette", "pyarrow", "jinja2"):
+for module in ("gguf", "httpx", "starlette", "pyarrow", "jinja2", "matplotlib", "torch", "transformers", "peft"):
     pytest.importorskip(module)
 
 BENCH = Path(__file__).parents[1] / "bench" / "fuzz.py"

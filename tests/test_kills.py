@@ -21,7 +21,9 @@ def strike(folder, kills, *more):
     commands = json.loads(file.read_text())["commands"].values()
     assert sum(sum(command["kills"].values()) for command in commands) == kills
     assert all(command["trials"] for command in commands)
-    assert sum(command["resumes"] for command in commands) == kills
+    # Who loses a worker goes on by itself.
+    survived = sum(command["kills"].get("SIGKILL of a worker", 0) for command in commands)
+    assert sum(command["resumes"] for command in commands) == kills - survived
 
 
 def test_what_is_killed_goes_on_to_the_same_end(tmp_path):
@@ -30,6 +32,6 @@ def test_what_is_killed_goes_on_to_the_same_end(tmp_path):
 
 @pytest.mark.slow
 def test_much_that_is_killed_goes_on_to_the_same_end(tmp_path):
-    for module in ("torch", "trl", "peft", "gguf"):
+    for module in ("torch", "trl", "peft", "gguf", "ray"):
         pytest.importorskip(module)
     strike(tmp_path, 300)

@@ -61,6 +61,24 @@ def test_fingerprints_follow_weights_and_numeric_settings(folder):
     assert load_backend(str(folder)).fingerprint != names[0]
 
 
+def test_damaged_weights_are_refused(folder):
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    for broken in (b"", content[:-1], b"\xff" * 8 + content[8:], content.replace(b'"F32"', b'"F99"', 1)):
+        weights.write_bytes(broken)
+        with pytest.raises(
+            BackendError, match=r"deserializing header: .*; download its weights again, they are damaged"
+        ):
+            load_backend(str(folder))
+
+
+def test_weights_that_are_in_no_file_are_not_drawn_at_random(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes().replace(b'"model.norm.weight"', b'"other.norm.weight"', 1))
+    with pytest.raises(BackendError, match=r"lack 1 of its weights, such as model\.norm\.weight; download it again"):
+        load_backend(str(folder))
+
+
 def test_pickled_weights_are_refused(folder):
     torch = pytest.importorskip("torch")
     (folder / "model.safetensors").unlink()

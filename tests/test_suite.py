@@ -172,6 +172,8 @@ def test_a_task_may_have_conditions_and_settings_of_its_own(suite_file, tmp_path
         ({"tasks": []}, "tasks"),
         ({"models": "fake"}, "models"),
         ({"conditions": ["gold"]}, "unknown condition 'gold'"),
+        ({"seeds": [1, 1]}, "different seeds"),
+        ({"seeds": [0, -1]}, "different seeds"),
         ({"tasks": [{"task": "sentiment", "data": "x"}, {"task": "sentiment", "data": "y"}]}, "called 'sentiment'"),
         ({"tasks": [{"task": "sentiment"}]}, "tasks.0.data"),
     ],

@@ -9,7 +9,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,24 +259,36 @@ def command(folder: Path) -> Iterator[Check]:
         file.write_bytes(given[0])
         settings.write_bytes(given[1])
         words = ["label", str(file), "--config", str(settings), "--task", "sentiment", "--model", "fake", "--dry-run"]
-        out, err = io.StringIO(), io.StringIO()
-        before, sys.argv = sys.argv, ["elicitor", *words, "--set", given[2]]
-        code: Any = 0
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        finally:
-            sys.argv = before
-        said = err.getvalue()
-        assert code in (0, 2), f"exit code {code}: {said[-500:]}"
-        assert "Traceback" not in said
-        if code == 2:
-            assert "error" in said.lower(), said[-500:]
-            raise ConfigError(said.strip().splitlines()[-1])
+        run_command([*words, "--set", given[2]])
 
     yield check
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Run a command in this process.
+
+    Args:
+        words: What follows ``elicitor``.
+
+    Raises:
+        ConfigError: If it refuses, as a command does: with exit code 2 and an error that is one line.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["elicitor", *words]
+    code: Any = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as left:
+        code = left.code or 0
+    finally:
+        sys.argv = before
+    said = err.getvalue()
+    assert code in (0, 2), f"exit code {code}: {said[-500:]}"
+    assert "Traceback" not in said
+    if code == 2:
+        assert "error" in said.lower(), said[-500:]
+        raise ConfigError(said.strip().splitlines()[-1])
 
 
 set_texts = st.tuples(

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
-from elicitor.config import RunConfig, parse_config
+from elicitor.config import RunConfig, check_seeds, parse_config
 from elicitor.data import Dataset, load_dataset, task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.files import changed_key, make_folder, read_json, stray_entry, write_json, write_rows
@@ -215,6 +215,7 @@ def run_ablation(
         ResumeMismatchError: If ``folder`` holds an ablation with other settings.
     """
     variants = make_variants(base, factors)
+    check_seeds(seeds)
     task = task_of(base)
     dataset = load_dataset(base.data, task, limit=base.limit)
     # Pools of a given balance are drawn from all rows.

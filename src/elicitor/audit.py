@@ -33,7 +33,7 @@ from elicitor.audit_checks import (
     own_log_odds,
 )
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
-from elicitor.config import RunConfig, check_trust
+from elicitor.config import RunConfig, check_seeds, check_trust
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
@@ -116,12 +116,14 @@ def audit(
     config = load_run_config(done.path)
     check_trust(config, done.path)
     # What the user got wrong is said before a model is loaded.
+    if seeds:
+        check_seeds(seeds)
     suspected = _columns(config, task_of(config), columns)
     others = [one if isinstance(one, Run) else load_run(Path(one)) for one in against]
     _split_by_model(done, others)
     workload = prepare(config, backend=backend, on_stage=on_stage)
     found = _labels_of(done, workload)
-    for seed in dict.fromkeys(seeds):
+    for seed in seeds:
         if on_stage:
             on_stage(f"search with seed {seed}")
         again = config.model_copy(update={"seed": seed})

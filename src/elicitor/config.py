@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,7 @@ from elicitor.yaml_files import read_mapping, read_value
 
 TRUST_VARIABLE = "ELICITOR_TRUST_REMOTE_CODE"
 _HINT = "write 'key: value' lines"
+_MOST_SEED = 2**63
 _FREE: dict[str, Any] = {"decides": False}
 """Marks a setting that cannot change a result, so that a run may be resumed under another value of it."""
 
@@ -170,7 +171,7 @@ class RunConfig(Settings):
         "bundled", description="bundled, hf:NAME, vllm:NAME, gguf:FILE, openai:MODEL@URL, fake or a local folder"
     )
     search: Search = Field("ensemble", description="search algorithm")
-    seed: int = Field(0, ge=0, description="seed of every random choice")
+    seed: int = Field(0, ge=0, lt=_MOST_SEED, description="seed of every random choice")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
     batch_size: int = Field(256, ge=2, description="examples searched together, at most")
     report_to: str = Field(
@@ -301,6 +302,17 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
             ) from error
         problem = f"{source}: setting {key!r} got {first.get('input')!r:.200}: {first['msg']}"
         raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error
+
+
+def check_seeds(seeds: Collection[int]) -> None:
+    """Refuse seeds that no generator takes, and equal ones: one result would count as two.
+
+    Raises:
+        ConfigError: If there are such seeds, or none at all.
+    """
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < _MOST_SEED for seed in seeds):
+        shown = ", ".join(map(str, seeds))[:80] or "none"
+        raise ConfigError(f"seeds got {shown}", fix="give different seeds from 0 on, such as 0,1,2")
 
 
 def check_trust(config: RunConfig, path: Path) -> None:

@@ -17,7 +17,7 @@ from annotated_types import MinLen
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
 from elicitor.comparison import Answers, Comparison
-from elicitor.config import RunConfig, check_trust
+from elicitor.config import RunConfig, check_seeds, check_trust
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.files import write_json
@@ -167,8 +167,7 @@ def evaluate(
         ElicitorError: If a file, column, condition or model cannot be used.
     """
     chosen = check_conditions(conditions)
-    if len(set(seeds)) < 1 or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds got {list(seeds)}", fix="give different seeds, at least 3 for a fair interval")
+    check_seeds(seeds)
     runs, config = _load_runs(run, seeds)
     task = task_of(config)
     train = load_dataset(config.data, task, limit=config.limit)

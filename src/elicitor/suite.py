@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.baselines import CONDITIONS, Condition, check_conditions
-from elicitor.config import RunConfig, parse_config
+from elicitor.config import RunConfig, check_seeds, parse_config
 from elicitor.data import task_rows
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
@@ -113,6 +113,7 @@ def read_suite(file: Path, *, only: Sequence[str] | None = None, **overrides: An
     for conditions in (config.conditions, *(entry.conditions for entry in config.tasks)):
         if conditions not in ("all", None):
             check_conditions(conditions)
+    check_seeds(config.seeds)
     names = task_names(config)
     for name in names:
         if not is_plain_name(name):

@@ -58,6 +58,19 @@ def test_other_weights_of_the_base_are_refused(adapter, tiny_model):
         load_backend(f"adapter:{adapter}")
 
 
+def test_damaged_and_incomplete_weights_are_refused(adapter):
+    weights = adapter / "adapter_model.safetensors"
+    content = weights.read_bytes()
+    wrong = {
+        "incomplete metadata, file not fully covered": content[:-1],
+        "Found missing adapter keys": content.replace(b"q_proj.lora_B", b"q_proj.lora_X", 1),
+    }
+    for problem, broken in wrong.items():
+        weights.write_bytes(broken)
+        with pytest.raises(BackendError, match=f"the adapter in .* could not be loaded: .*{problem}.*; train it again"):
+            load_backend(f"adapter:{adapter}")
+
+
 def test_an_adapter_without_its_files_is_explained(adapter, tmp_path):
     with pytest.raises(BackendError, match="does not exist"):
         locate(f"adapter:{tmp_path / 'nowhere'}")

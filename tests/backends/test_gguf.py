@@ -51,6 +51,18 @@ def test_a_damaged_file_leaves_nothing_in_the_cache(cache, tmp_path):
     assert not [path for path in (cache / "gguf").iterdir() if path.is_dir()]
 
 
+def test_weights_that_the_file_lacks_are_not_drawn_at_random(cache, tmp_path):
+    pytest.importorskip("transformers")
+    from tiny_models import write_tiny_gguf
+
+    path = tmp_path / "tiny.gguf"
+    write_tiny_gguf(path)
+    path.write_bytes(path.read_bytes().replace(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight"))
+    with pytest.raises(BackendError, match=r"tiny\.gguf' lack 1 of its weights, such as .*q_proj"):
+        gguf.converted(path, dtype="float32")
+    assert not [entry for entry in (cache / "gguf").iterdir() if entry.is_dir()]
+
+
 def test_many_at_once_convert_once_and_all_get_the_whole_folder(cache, tmp_path, monkeypatch):
     calls = []
 

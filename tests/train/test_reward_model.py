@@ -72,6 +72,19 @@ def test_a_finished_folder_and_the_right_base_are_needed(folder, tiny, tmp_path)
         RewardModel.load(folder, base=str(other))
 
 
+def test_damaged_and_incomplete_adapters_are_refused(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "rm"
+    shutil.copytree(folder, copy)
+    weights = copy / "adapter_model.safetensors"
+    content = weights.read_bytes()
+    for broken in (content[:-1], content.replace(b"score.weight", b"scary.weight")):
+        weights.write_bytes(broken)
+        with pytest.raises(BackendError, match=r"the adapter in .* could not be loaded: .*; train it again"):
+            RewardModel.load(copy)
+
+
 def test_pickled_adapters_are_refused(folder, tmp_path):
     import shutil
 

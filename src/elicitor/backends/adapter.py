@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,28 @@ def adapter_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def reading_adapter(folder: Path) -> Iterator[None]:
+    """Say in our own words that an adapter's files are damaged, incomplete or of another model.
+
+    Args:
+        folder: The adapter's folder, which is read in the block.
+
+    Raises:
+        BackendError: If so.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            # PEFT leaves what is missing as it began, which is random or nothing, and only warns.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, UserWarning, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(f"the adapter in {folder} could not be loaded: {reason}", fix="train it again") from error
+
+
 def merge(model: Any, folder: Path, *, base_weights: str) -> tuple[Any, str]:
     """Add an adapter to its base model's weights.
 
@@ -105,9 +130,6 @@ def merge(model: Any, folder: Path, *, base_weights: str) -> tuple[Any, str]:
         from peft import PeftModel
     except ImportError as error:
         raise BackendError("an adapter needs peft", fix="pip install 'elicitor[train]'") from error
-    try:
+    with reading_adapter(folder):
         merged = PeftModel.from_pretrained(model, str(folder), use_safetensors=True).merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"the adapter in {folder} could not be loaded: {reason}", fix="train it again") from error
     return merged, hashlib.sha256(f"{base_weights}|{adapter_hash(folder)}".encode()).hexdigest()

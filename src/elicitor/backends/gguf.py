@@ -66,7 +66,7 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from elicitor.backends.hf_load import quiet
+    from elicitor.backends.hf_load import check_complete, quiet
 
     say(f"converting {path.name} once into {folder} (20 to 100 s)", file=sys.stderr)
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
@@ -79,18 +79,22 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
         with quiet(), bar, _read_once():
             options = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, told = AutoModelForCausalLM.from_pretrained(
                 path.parent,
                 dtype=getattr(torch, dtype),
                 quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
                 **options,
             )
+            check_complete(told, name=str(path))
             tokenizer.save_pretrained(temporary)
             model.save_pretrained(temporary)
     except Exception as error:  # readers of a damaged file fail in many ways
         shutil.rmtree(temporary, ignore_errors=True)
-        if told := disk_error(error, temporary):
-            raise told from error
+        if isinstance(error, BackendError):
+            raise
+        if full := disk_error(error, temporary):
+            raise full from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise BackendError(f"{path} could not be converted: {reason}", fix="check that the file is whole") from error
     temporary.rename(folder)

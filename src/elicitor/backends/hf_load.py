@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -69,18 +70,41 @@ def load_model(
             tokenizer = AutoTokenizer.from_pretrained(source, **trust)
             if kind is AutoModelForCausalLM:
                 options = {"config": config, **options}
-            model = kind.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True, **trust, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+            options |= {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+            model, told = kind.from_pretrained(source, **trust, **options)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         fix = "see 'elicitor models' for names"
         if "trust_remote_code" in reason:
             fix = "read the code that comes with it, and set backend.trust_remote_code=true if you trust it"
+        elif isinstance(error, SafetensorError):
+            fix = "download its weights again, they are damaged"
         raise BackendError(f"model {name!r} could not be loaded: {reason[:300]}", fix=fix) from error
+    # A head of its own is new where a language model is loaded for something else.
+    check_complete(told, within="" if kind is AutoModelForCausalLM else f"{model.base_model_prefix}.", name=name)
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))
     for folder in adapters:
         with quiet():
             model, weights = merge(model, folder, base_weights=weights)
     return LoadedModel(model, tokenizer, weights)
+
+
+def check_complete(told: Mapping[str, Any], *, within: str = "", name: str) -> None:
+    """Refuse a model some of whose weights are in no file: transformers draws them at random and only says so.
+
+    Args:
+        told: What ``from_pretrained`` tells of its loading.
+        within: Beginning of the names that count.
+        name: Name the user knows the model by.
+
+    Raises:
+        BackendError: If a weight is missing.
+    """
+    if lost := sorted(key for key in told["missing_keys"] if key.startswith(within)):
+        raise BackendError(
+            f"the files of model {name!r} lack {len(lost)} of its weights, such as {lost[0]}",
+            fix="download it again, all of its files",
+        )
 
 
 def context_window(config: Any, *, name: str) -> int:

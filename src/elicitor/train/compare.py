@@ -19,7 +19,7 @@ import numpy as np
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import NEEDS_GOLD, Condition, check_votes, noised_gold, one_vote_each, random_labels
 from elicitor.comparison import Answers, agreement
-from elicitor.config import RunConfig
+from elicitor.config import RunConfig, check_seeds
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError
 from elicitor.evaluation import ConditionResult, condition_results, test_set, train_gold
@@ -228,8 +228,7 @@ def _check(conditions: Sequence[str], seeds: Sequence[int]) -> list[TrainedOn]:
     if unknown or not conditions:
         got = repr(unknown[0]) if unknown else "none"
         raise ConfigError(f"unknown condition {got}", fix=f"choose from {', '.join(TRAINED_ON)}")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ConfigError(f"seeds got {list(seeds)}", fix="give different seeds")
+    check_seeds(seeds)
     return [name for name in TRAINED_ON if name in conditions]
 
 

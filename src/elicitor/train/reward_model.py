@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
+from elicitor.backends.adapter import reading_adapter
 from elicitor.backends.base import Progress
 from elicitor.backends.hf_load import choose_device, choose_dtype, load_model, quiet
 from elicitor.backends.hf_states import batches
@@ -146,7 +147,7 @@ class RewardModel:
         Raises:
             DataError: If the folder holds no finished reward model.
             ResumeMismatchError: If the base's weights are others than those it was trained on.
-            BackendError: If the base cannot be loaded.
+            BackendError: If the base or the adapter cannot be loaded.
         """
         folder = find_folder(Path(folder))
         if not (folder / WEIGHTS).is_file():
@@ -159,12 +160,8 @@ class RewardModel:
                 f"reward model {folder} was trained on other weights than those of {loaded.name}",
                 fix="give the base model it was trained on",
             )
-        try:
-            with quiet():
-                model = PeftModel.from_pretrained(loaded.model, str(folder), use_safetensors=True)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise DataError(f"reward model {folder} could not be loaded: {reason}", fix="train it again") from error
+        with quiet(), reading_adapter(folder):
+            model = PeftModel.from_pretrained(loaded.model, str(folder), use_safetensors=True)
         return cls(loaded, model, rendering=rendering, about=about, folder=folder)
 
     def save(self) -> None:

@@ -22,7 +22,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from elicitor.backends.adapter import BASE, AdapterBase
+from elicitor.backends.adapter import BASE, AdapterBase, reading_adapter
 from elicitor.backends.base import OnStage, Progress
 from elicitor.control import working_time
 from elicitor.errors import DataError
@@ -287,7 +287,9 @@ def _conclude(
     assert best is not None
     if on_stage:
         on_stage(f"comparing step {best['step']} with the start on {len(prompts)} other prompts")
-    tensors = load_file(log.best_folder(best["step"]) / "adapter_model.safetensors")
+    place = log.best_folder(best["step"])
+    with reading_adapter(place):
+        tensors = load_file(place / "adapter_model.safetensors")
     set_peft_model_state_dict(policy, tensors)
 
     def drawn() -> Drawn:
