@@ -218,7 +218,7 @@ def prepare(case: Case, home: Path, place: Path, workers: Workers) -> Prepared:
         if ends[-1].code != 0:
             sys.exit(f"{case.name}: exit code {ends[-1].code} of the unbroken run\n{ends[-1].said}")
         outcomes.append(outcome(place, home, any_order=case.any_order))
-    if found := differences(*outcomes):
+    if found := differences(outcomes[0], outcomes[1]):
         sys.exit(f"{case.name}: two unbroken runs differ: {found[:3]}")
     if not outcomes[0]:
         sys.exit(f"{case.name}: the unbroken run has written nothing")

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
+def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
     """Start a process; one that still runs when the block ends, as after a failed assertion, is killed."""
     with subprocess.Popen(command, **options) as process:
         try:

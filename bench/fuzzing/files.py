@@ -9,7 +9,7 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
     return stream.getvalue()
 
 
-FORMATS = {
+FORMATS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     "x.jsonl": json_lines,
     "x.csv": lambda rows: table(rows, ","),
     "x.tsv": lambda rows: table(rows, "\t"),

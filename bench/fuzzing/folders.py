@@ -167,13 +167,15 @@ def read(work: Path, action: str, place: Path) -> None:
             json.dumps(follow(work).look(), allow_nan=False)
         case "resume":
             before = read_manifest(work)["identity"]
-            done = run(build_config(flags=settings(place)), work, resume=True)
+            resumed = run(build_config(flags=settings(place)), work, resume=True)
             assert before == read_manifest(work)["identity"]
-            assert sorted(found.id for found in done.labels) == sorted(f"e{i}" for i in range(10))
-            assert {found.label for found in done.labels} <= {"negative", "positive"}
+            assert sorted(found.id for found in resumed.labels) == sorted(f"e{i}" for i in range(10))
+            assert {found.label for found in resumed.labels} <= {"negative", "positive"}
         case "eval":
             result = evaluate(work, place / "test.jsonl", seeds=(0,), conditions=("found",))
-            assert 0 <= result.rows[0].raw.value <= 1
+            share = result.rows[0].raw.value
+            assert share is not None
+            assert 0 <= share <= 1
         case "state":
             assert state_of(work) in ("finished", "idle")
 

@@ -131,7 +131,8 @@ def weights(folder: Path) -> Iterator[Check]:
             warnings.simplefilter("error")
             source = str(folder / "model")
             loaded = load_model(source, name="tiny", weights="0", adapters=adapters, dtype="float32")
-        return loaded.model.state_dict()
+        state: Mapping[str, Any] = loaded.model.state_dict()
+        return state
 
     base = {name: tensor.clone() for name, tensor in load().items()}
 

@@ -34,7 +34,9 @@ def split(rows: Sequence[Row], *, column: str, values: Sequence[str], group: str
     return parts | {last: [row for row in parts[last] if row[group] not in tested], f"{last}-test": test}
 
 
-def short(rows: Sequence[Row], *, longest: int, columns: Sequence[str] = ("question", "choice", "choice_2")) -> list[Row]:
+def short(
+    rows: Sequence[Row], *, longest: int, columns: Sequence[str] = ("question", "choice", "choice_2")
+) -> list[Row]:
     """Rows whose columns have at most so many characters together.
 
     Raises:
