@@ -7,7 +7,7 @@
 # only claims in the same words are bound here, so that little can change; docs/tasks.md says why.
 
 . "$(dirname "$0")/common.sh"
-SHORT_laptop=48 LONG_laptop=20 SEEDS_laptop=0,1
+SHORT_laptop=48 LONG_laptop=22 SEEDS_laptop=0,1
 begin "$@"
 # Two statements a city, one of them true.
 if [ "$PRESET" = laptop ]; then TASK=statements ROWS=$DATA/statements_cities.jsonl; fi

@@ -103,10 +103,14 @@ def page(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     lines += [_pipes(line) for line in found]
     lines += ["", "## The paper's numbers beside these", ""]
     for name, summary in summaries.items():
-        # Differences stand above, other rows in the file.
-        cells = [cells for cells in table_cells(summary) if cells[5]]
-        if not (cells or summary["findings"]):
-            cells = list(table_cells(summary))
+        # Differences stand above; the course of a search is in the file, unless it is what the run was made for. Other commands
+        # have rows of many kinds: those that the paper has too.
+        course, own = not summary["findings"], summary["preset"] != "none"
+        cells = [
+            cells
+            for cells in table_cells(summary)
+            if cells[6] != "not run" and (cells[5] or (own and (course or ", after " not in cells[3])))
+        ]
         if not cells:
             continue
         lines += [f"### {summary['title']}: {name}", "", _facts(summary), ""]

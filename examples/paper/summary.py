@@ -205,7 +205,10 @@ def _over_seeds(values: Sequence[float], *, n: int) -> Row:
 
 def _row(task: str, model: str, setting: str, condition: str, measure: str, figure: Mapping[str, Any]) -> Row:
     kept = {key: figure.get(key) for key in ("value", "lower", "upper", "n", "groups", "seeds")}
-    return {"task": task, "model": model, "setting": setting, "condition": condition, "measure": measure} | kept
+    kind, colon, place = model.partition(":")
+    # Where the file lies says nothing to anyone else.
+    named = f"{kind}:{Path(place).name}" if colon and kind == "gguf" else model
+    return {"task": task, "model": named, "setting": setting, "condition": condition, "measure": measure} | kept
 
 
 def with_paper(rows: Sequence[Row], bars: Sequence[Mapping[str, Any]]) -> list[Row]:
