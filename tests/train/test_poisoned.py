@@ -1,6 +1,7 @@
 """Pickled files in every folder that a command loads from: none of them is ever opened for more than tensors."""
 
 import json
+import shutil
 
 import pytest
 
@@ -106,8 +107,33 @@ def test_poison_in_the_place_of_a_checkpoints_own_files_is_refused(labelled, tin
         fit(labelled, out, model=str(tiny_model), settings=SETTINGS, on_step=stop_at(5))
     (checkpoint,) = (out / "checkpoints").glob("checkpoint-*")
     poison(checkpoint, name, mark=mark)
-    with pytest.raises(DataError, match=r"checkpoint-3 holds something else than a training's state; remove it"):
+    with pytest.raises(DataError, match=r"checkpoint-3 holds something else .* \(UnpicklingError\); remove it"):
         fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True)
+
+
+def halve(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("adapter_model.safetensors", halve),
+        ("optimizer.pt", halve),
+        # Nothing reads it into a training without one.
+        ("scaler.pt", lambda file: torch.save({"scale": 1.0}, file)),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(labelled, tiny_model, tmp_path, name, damage):
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        fit(labelled, out, model=str(tiny_model), settings=SETTINGS, on_step=stop_at(5))
+    (checkpoint,) = (out / "checkpoints").glob("checkpoint-*")
+    damage(checkpoint / name)
+    with pytest.raises(DataError, match="checkpoint-3 holds something else than a training's state"):
+        fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True)
+    shutil.rmtree(checkpoint)
+    assert fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True).result["resumed_at_step"] == 0
 
 
 @pytest.mark.parametrize("gone", ["model.safetensors", "adapter_model.safetensors"])

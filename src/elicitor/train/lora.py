@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.control import Stopped
-from elicitor.errors import BackendError, ConfigError, DataError
+from elicitor.errors import BackendError, ConfigError, DataError, ElicitorError
 from elicitor.files import write_json
 from elicitor.models import locate
 from elicitor.tracking import TENSORBOARD, project, tracker_names
@@ -193,6 +192,16 @@ class StepCallback(TrainerCallback):  # type: ignore[misc]
         self._observer(TrainStep(done, state.max_steps, tokens, self._loss))
 
 
+class _BegunCallback(TrainerCallback):  # type: ignore[misc]
+    """Knows whether a step has begun, before which a checkpoint is read."""
+
+    begun = False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """It has."""
+        self.begun = True
+
+
 def train(trainer: Any, *, checkpoint: Path | None) -> Any:
     """Run a TRL trainer without its own output on standard output.
 
@@ -205,20 +214,25 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
 
     Raises:
         BackendError: If the loss is not finite at the end.
-        DataError: If the checkpoint holds what is no state of a training.
+        DataError: If the checkpoint is damaged, or holds what is no state of a training.
         Stopped: If another process asked for it; a checkpoint has been saved.
     """
     trainer.remove_callback(PrinterCallback)
-    control = ControlCallback()
+    control, begun = ControlCallback(), _BegunCallback()
     trainer.add_callback(control)
+    trainer.add_callback(begun)
     # Trackers print to standard output, which is kept for results.
     with quiet(), contextlib.redirect_stdout(sys.stderr):
         try:
             output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        except pickle.UnpicklingError as error:
-            # Tensors and numbers alone are read from a checkpoint; whatever would run code is refused.
+        except Exception as error:  # readers of a damaged file fail in many ways
+            known = isinstance(error, ElicitorError | MemoryError | torch.OutOfMemoryError)
+            if checkpoint is None or begun.begun or known:
+                raise
+            # Tensors and numbers alone are read from a checkpoint; whatever would run code is refused as well.
             raise DataError(
-                f"{checkpoint} holds something else than a training's state", fix="remove it, then --resume again"
+                f"{checkpoint} holds something else than a training's state ({type(error).__name__})",
+                fix="remove it, then --resume again",
             ) from error
     if control.stopped:
         raise Stopped
