@@ -99,7 +99,7 @@ def test_without_consistency_violations_are_not_counted(base, tmp_path):
 
 
 def test_pools_have_the_share_asked_for_and_one_size(base, tmp_path):
-    result = run_ablation(base(n=60), {"balance": ["0.2", "0.5", "0.8"]}, tmp_path / "out", seeds=[0])
+    result = run_ablation(base(n=60, search="bootstrap"), {"balance": ["0.2", "0.5", "0.8"]}, tmp_path / "out", seeds=[0])
     sizes, shares = [], []
     for value in ("0.2", "0.5", "0.8"):
         lines = (tmp_path / "out" / f"balance={value}" / "pool.jsonl").read_text().splitlines()
@@ -113,14 +113,14 @@ def test_pools_have_the_share_asked_for_and_one_size(base, tmp_path):
 
 
 def test_pools_are_drawn_from_all_rows_and_cut_to_the_limit(base, tmp_path):
-    result = run_ablation(base(n=60, limit=10), {"balance": ["0.5"]}, tmp_path / "out", seeds=[0])
+    result = run_ablation(base(n=60, limit=10, search="bootstrap"), {"balance": ["0.5"]}, tmp_path / "out", seeds=[0])
     assert [row.label_accuracy.n for row in result.results] == [10, 10]
     pool = (tmp_path / "out" / "balance=0.5" / "pool.jsonl").read_text().splitlines()
     assert max(int(json.loads(line)["id"][1:]) for line in pool) >= 10
 
 
 def test_an_ablation_goes_on_and_refuses_another(base, tmp_path):
-    settings, factors = base(), {"alpha": ["10"]}
+    settings, factors = base(search="bootstrap"), {"alpha": ["10"]}
     first = run_ablation(settings, factors, tmp_path / "out")
     with pytest.raises(ConfigError, match="holds an ablation; add --resume"):
         run_ablation(settings, factors, tmp_path / "out")
