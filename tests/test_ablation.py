@@ -99,7 +99,9 @@ def test_without_consistency_violations_are_not_counted(base, tmp_path):
 
 
 def test_pools_have_the_share_asked_for_and_one_size(base, tmp_path):
-    result = run_ablation(base(n=60, search="bootstrap"), {"balance": ["0.2", "0.5", "0.8"]}, tmp_path / "out", seeds=[0])
+    result = run_ablation(
+        base(n=60, search="bootstrap"), {"balance": ["0.2", "0.5", "0.8"]}, tmp_path / "out", seeds=[0]
+    )
     sizes, shares = [], []
     for value in ("0.2", "0.5", "0.8"):
         lines = (tmp_path / "out" / f"balance={value}" / "pool.jsonl").read_text().splitlines()
