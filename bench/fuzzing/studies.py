@@ -138,7 +138,7 @@ def ablate(folder: Path) -> Iterator[Check]:
                 "--config",
                 "c.yaml",
             ]
-            words += [word for name, text in varied.items() for word in (f"--{name}={text}",)]
+            words += [f"--{name}={text}" for name, text in varied.items()]
             run_command([*words, f"--seeds={chosen}", "--resume", "-o", "out"])
             result: dict[str, Any] = json.loads((Path("out") / "ablation-result.json").read_text())
             assert result["results"][0]["variant"]["factor"] == "base"

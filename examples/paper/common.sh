@@ -60,6 +60,8 @@ begin() {
   done
   case $PRESET in smoke | laptop | gpu | cluster) ;; *) echo "error: --preset got $PRESET; use smoke, laptop, gpu or cluster" >&2; exit 2 ;; esac
   if [[ -n $LIMIT && ! $LIMIT =~ ^([2-9]|[1-9][0-9]+)$ ]]; then echo "error: --limit got $LIMIT; give 2 or more" >&2; exit 2; fi
+  if [[ -n $TASKS && -z ${SEVERAL_TASKS:-} ]]; then echo "error: $FIGURE.sh has no tasks to choose from; leave --tasks out" >&2; exit 2; fi
+  if [[ -n $TASKS && ! $TASKS =~ ^[a-z0-9_]+(,[a-z0-9_]+)*$ ]]; then echo "error: --tasks got $TASKS; write gsm8k,alpaca" >&2; exit 2; fi
   if [[ -n $SEEDS && ! $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]]; then echo "error: --seeds got $SEEDS; write 0,1,2" >&2; exit 2; fi
 
   # What a limit sets: short texts to label and to test, long ones (hundreds of tokens) likewise.

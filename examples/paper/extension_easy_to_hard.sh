@@ -7,6 +7,7 @@
 
 . "$(dirname "$0")/common.sh"
 SEEDS_laptop=0
+SEVERAL_TASKS=yes
 begin "$@"
 python "$HERE/rows.py" split "$DATA/gsm8k_claims.jsonl" --column category --values easy hard -o "$OUT"
 suite suite "$MODEL" zero_shot,found,golden <<YAML

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Figures 1 and 3: zero-shot, zero-shot as chat, found, golden and human labels on GSM8K, TruthfulQA and Alpaca, in context and
-# (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well, asked about in two
-# ways: a model that runs on one knows something about them.
+# (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well, asked about in two ways: a model that runs on one knows
+# something about them.
 #
 #     bash examples/paper/figure_1_3.sh --preset laptop --data-dir DATA
 #
@@ -11,6 +11,7 @@
 . "$(dirname "$0")/common.sh"
 # Tests of 20 questions or more, for fewer give no verdict; one seed, so that it takes minutes.
 SEEDS_laptop=0
+SEVERAL_TASKS=yes
 begin "$@"
 # A row of pairs is a question of its own, and is asked in both orders.
 PAIRS=$LONG PAIRS_TEST=$LONG_TEST

@@ -7,6 +7,7 @@
 # gsm8k_claims.jsonl, alpaca_human_pairs.jsonl.
 
 . "$(dirname "$0")/common.sh"
+SEVERAL_TASKS=yes
 begin "$@"
 {
   cat <<YAML

@@ -205,9 +205,8 @@ def _over_seeds(values: Sequence[float], *, n: int) -> Row:
 
 def _row(task: str, model: str, setting: str, condition: str, measure: str, figure: Mapping[str, Any]) -> Row:
     kept = {key: figure.get(key) for key in ("value", "lower", "upper", "n", "groups", "seeds")}
-    kind, colon, place = model.partition(":")
     # Where the file lies says nothing to anyone else.
-    named = f"{kind}:{Path(place).name}" if colon and kind == "gguf" else model
+    named = f"gguf:{Path(model.removeprefix('gguf:')).name}" if model.startswith("gguf:") else model
     return {"task": task, "model": named, "setting": setting, "condition": condition, "measure": measure} | kept
 
 

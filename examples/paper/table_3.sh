@@ -7,6 +7,7 @@
 
 . "$(dirname "$0")/common.sh"
 SEARCH_smoke=icm SEARCH_laptop=icm SHORT_laptop=12 SHORT_TEST_laptop=4 LONG_laptop=4 LONG_TEST_laptop=4 SEEDS_laptop=0
+SEVERAL_TASKS=yes
 begin "$@"
 preference_pairs "$DATA/alpaca_human_pairs.jsonl"
 suite suite "$MODEL" zero_shot <<YAML

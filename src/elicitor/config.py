@@ -307,6 +307,9 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
 def check_seeds(seeds: Collection[int]) -> None:
     """Refuse seeds that no generator takes, and equal ones: one result would count as two.
 
+    Args:
+        seeds: What somebody asked for.
+
     Raises:
         ConfigError: If there are such seeds, or none at all.
     """

@@ -85,6 +85,10 @@ def test_some_tasks_of_a_script_run_alone(tmp_path):
     said = run(FOLDER / "figure_1_3.sh", *flags).stdout
     assert "gsm8k: 4 examples to label" in said
     assert "truthfulqa" not in said
+    done = run(FOLDER / "figure_9.sh", *flags, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: figure_9.sh has no tasks to choose from; leave --tasks out\n")
+    done = run(FOLDER / "figure_8.sh", "--tasks", "gsm8k, alpaca", check=False)
+    assert (done.returncode, done.stderr) == (2, "error: --tasks got gsm8k, alpaca; write gsm8k,alpaca\n")
 
 
 def test_short_rows_are_kept_and_none_is_an_error(tmp_path):

@@ -1,5 +1,6 @@
 """Pickled files in every folder that a command loads from: none of them is ever opened for more than tensors."""
 
+import errno
 import json
 import shutil
 
@@ -11,7 +12,7 @@ pytest.importorskip("trl")
 from poison import poison  # noqa: E402
 
 from elicitor import load_backend  # noqa: E402
-from elicitor.errors import BackendError, DataError  # noqa: E402
+from elicitor.errors import BackendError, DataError, DiskError  # noqa: E402
 from elicitor.train.pairs import labelled_pairs  # noqa: E402
 from elicitor.train.reward_fit import RewardSettings, fit_reward_model  # noqa: E402
 from elicitor.train.reward_model import RewardModel  # noqa: E402
@@ -107,7 +108,8 @@ def test_poison_in_the_place_of_a_checkpoints_own_files_is_refused(labelled, tin
         fit(labelled, out, model=str(tiny_model), settings=SETTINGS, on_step=stop_at(5))
     (checkpoint,) = (out / "checkpoints").glob("checkpoint-*")
     poison(checkpoint, name, mark=mark)
-    with pytest.raises(DataError, match=r"checkpoint-3 holds something else .* \(UnpicklingError\); remove it"):
+    said = r"checkpoint-3 holds something else than a training's state \(UnpicklingError\); remove it"
+    with pytest.raises(DataError, match=said):
         fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True)
 
 
@@ -134,6 +136,21 @@ def test_a_damaged_checkpoint_is_one_line(labelled, tiny_model, tmp_path, name, 
         fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True)
     shutil.rmtree(checkpoint)
     assert fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True).result["resumed_at_step"] == 0
+
+
+def test_a_disk_that_takes_no_more_is_not_a_damaged_checkpoint(labelled, tiny_model, tmp_path, monkeypatch):
+    from elicitor.train.lora import StepCallback
+
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        fit(labelled, out, model=str(tiny_model), settings=SETTINGS, on_step=stop_at(5))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(out / "progress.json"))
+
+    monkeypatch.setattr(StepCallback, "on_train_begin", full)
+    with pytest.raises(DiskError, match=r"progress\.json cannot be written: No space left"):
+        fit(labelled, out, model=str(tiny_model), settings=SETTINGS, resume=True, on_step=stop_at(99))
 
 
 @pytest.mark.parametrize("gone", ["model.safetensors", "adapter_model.safetensors"])

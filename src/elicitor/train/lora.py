@@ -21,7 +21,7 @@ from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.control import Stopped
 from elicitor.errors import BackendError, ConfigError, DataError, ElicitorError
-from elicitor.files import write_json
+from elicitor.files import disk_error, write_json
 from elicitor.models import locate
 from elicitor.tracking import TENSORBOARD, project, tracker_names
 from elicitor.train.controlled import ControlCallback
@@ -226,8 +226,8 @@ def train(trainer: Any, *, checkpoint: Path | None) -> Any:
         try:
             output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except Exception as error:  # readers of a damaged file fail in many ways
-            known = isinstance(error, ElicitorError | MemoryError | torch.OutOfMemoryError)
-            if checkpoint is None or begun.begun or known:
+            other = isinstance(error, ElicitorError | MemoryError | torch.OutOfMemoryError) or disk_error(error)
+            if checkpoint is None or begun.begun or other:
                 raise
             # Tensors and numbers alone are read from a checkpoint; whatever would run code is refused as well.
             raise DataError(
