@@ -174,6 +174,21 @@ def test_equal_methods_do_not_differ_and_one_seed_is_compared_with_each_of_sever
     assert difference(correct[:, :2], correct[:1, :2], ["q", "q"], rng=rng()).p_value is None
 
 
+def test_answers_that_are_all_alike_still_have_an_interval():
+    """A bootstrap of four right answers of four has no width. Wilson's for 4 of 4 begins at 4 / (4 + 1.96^2) = 0.510."""
+    groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    right = accuracy(np.ones((2, 8), bool), groups, rng=rng())
+    assert (right.value, right.upper) == (1.0, 1.0)
+    assert right.lower == pytest.approx(4 / (4 + 1.959964**2))
+    wrong = accuracy(np.zeros((1, 8), bool), groups, rng=rng())
+    assert (wrong.value, wrong.lower) == (0.0, 0.0)
+    assert wrong.upper == pytest.approx(1 - right.lower)
+    same = difference(np.ones((2, 8), bool), np.ones((1, 8), bool), groups, rng=rng())
+    assert same.p_value == 1.0
+    assert (same.estimate.lower, same.estimate.upper) == pytest.approx((right.lower - 1, 1 - right.lower))
+    assert accuracy(np.ones((1, 2), bool), ["a", "a"], rng=rng()).lower is None
+
+
 def test_a_difference_that_all_items_share_is_not_by_chance():
     """Every group gains, so no resample is without a gain: p is as small as the number of resamples allows."""
     first, second = np.ones((1, 40), bool), np.zeros((1, 40), bool)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,8 @@ def few_groups_note(groups: Sequence[str]) -> list[str]:
 def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
     """Share of correct answers, averaged over seeds, with a bootstrap interval clustered on groups.
 
+    Where all answers are right, or none is, the interval is Wilson's, with the groups as observations.
+
     Args:
         correct: Shape (seeds, items).
         groups: Group of each item.
@@ -108,7 +110,11 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     """
     index = _group_index(correct, groups)
     draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
-    return _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
+    estimate = _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
+    if correct.all() or not correct.any():
+        # No resample differs from another, which does not make four answers of four certain.
+        estimate = _between(estimate, wilson(float(correct.all()), n=estimate.groups))
+    return estimate
 
 
 def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
@@ -225,6 +231,8 @@ def difference(
 ) -> Difference:
     """Paired comparison of two methods: accuracies on the same items under the same seeds, by cluster bootstrap.
 
+    Where no item differs, the interval is as wide as Wilson's for none in so many groups, to both sides.
+
     Args:
         first: Shape (seeds, items).
         second: Shape (seeds, items); the same seeds in the same order, or either has a single one.
@@ -244,6 +252,9 @@ def difference(
     estimate = _estimate(gained.mean(axis=1), np.clip(draws, -1, 1), index)
     if estimate.lower is None or estimate.value is None:
         return Difference(estimate, None)
+    if not gained.any():
+        reach = wilson(0.0, n=estimate.groups)[1]
+        estimate = _between(estimate, (-reach, reach))
     # Under no difference the draws would lie around 0 as they now lie around the estimate.
     beyond = np.abs(draws - estimate.value) >= abs(estimate.value) - 1e-12
     return Difference(estimate, float((beyond.sum() + 1) / (resamples + 1)))
@@ -313,6 +324,11 @@ def _estimate(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: N
         seeds=len(by_seed),
         seed_sd=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
     )
+
+
+def _between(estimate: Estimate, ends: tuple[float, float]) -> Estimate:
+    """The estimate with other ends, if it has any."""
+    return estimate if estimate.lower is None else replace(estimate, lower=ends[0], upper=ends[1])
 
 
 def _drawn_groups(n_groups: int, *, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
