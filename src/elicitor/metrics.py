@@ -254,7 +254,7 @@ def difference(
         return Difference(estimate, None)
     if not gained.any():
         reach = wilson(0.0, n=estimate.groups)[1]
-        estimate = _between(estimate, (-reach, reach))
+        return Difference(_between(estimate, (-reach, reach)), 1.0)
     # Under no difference the draws would lie around 0 as they now lie around the estimate.
     beyond = np.abs(draws - estimate.value) >= abs(estimate.value) - 1e-12
     return Difference(estimate, float((beyond.sum() + 1) / (resamples + 1)))
