@@ -173,7 +173,7 @@ def _counted(found: Sequence[Sequence[str]]) -> list[str]:
             if line[6].startswith(said):
                 some.setdefault((line[0], line[1]), []).append(line[3])
         lines += [f"**{said.capitalize()}**:" if some else f"**{said.capitalize()}**: none.", ""]
-        lines += [f"- {says} ({'; '.join(filter(None, (figure, *where)))})" for (says, figure), where in some.items()]
+        lines += [f"- {says} ({'; '.join(filter(None, (figure, *dict.fromkeys(where))))})" for (says, figure), where in some.items()]
         lines += [""] if some else []
     return lines
 
