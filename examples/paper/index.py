@@ -168,12 +168,13 @@ def _counted(found: Sequence[Sequence[str]]) -> list[str]:
     """How many lines have which verdict, and which findings these are."""
     lines = []
     for said in (HOLDS, FAILS, OPEN, UNTESTABLE, NOT_RUN):
-        some: dict[tuple[str, str], list[str]] = {}
+        # A dict keeps its keys in order and each once.
+        some: dict[tuple[str, str], dict[str, None]] = {}
         for line in found:
             if line[6].startswith(said):
-                some.setdefault((line[0], line[1]), []).append(line[3])
+                some.setdefault((line[0], line[1]), {})[line[3]] = None
         lines += [f"**{said.capitalize()}**:" if some else f"**{said.capitalize()}**: none.", ""]
-        lines += [f"- {says} ({'; '.join(filter(None, (figure, *dict.fromkeys(where))))})" for (says, figure), where in some.items()]
+        lines += [f"- {says} ({'; '.join(filter(None, (figure, *where)))})" for (says, figure), where in some.items()]
         lines += [""] if some else []
     return lines
 
