@@ -94,7 +94,7 @@ def few_groups_note(groups: Sequence[str]) -> list[str]:
 def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
     """Share of correct answers, averaged over seeds, with a bootstrap interval clustered on groups.
 
-    Where all answers are right, or none is, the interval is Wilson's, with the groups as observations.
+    Where all answers are right, or none is, the interval is Wilson's (see `wilson`), with the groups as observations.
 
     Args:
         correct: Shape (seeds, items).
@@ -111,9 +111,10 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     index = _group_index(correct, groups)
     draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
     estimate = _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
-    if correct.all() or not correct.any():
+    if estimate.lower is not None and (correct.all() or not correct.any()):
         # No resample differs from another, which does not make four answers of four certain.
-        estimate = _between(estimate, wilson(float(correct.all()), n=estimate.groups))
+        lower, upper = wilson(float(correct.all()), n=estimate.groups)
+        return replace(estimate, lower=lower, upper=upper)
     return estimate
 
 
@@ -231,7 +232,7 @@ def difference(
 ) -> Difference:
     """Paired comparison of two methods: accuracies on the same items under the same seeds, by cluster bootstrap.
 
-    Where no item differs, the interval is as wide as Wilson's for none in so many groups, to both sides.
+    Where no item differs, the interval reaches as far to both sides as Wilson's (see `wilson`) does for none of so many groups.
 
     Args:
         first: Shape (seeds, items).
@@ -254,7 +255,7 @@ def difference(
         return Difference(estimate, None)
     if not gained.any():
         reach = wilson(0.0, n=estimate.groups)[1]
-        return Difference(_between(estimate, (-reach, reach)), 1.0)
+        return Difference(replace(estimate, lower=-reach, upper=reach), 1.0)
     # Under no difference the draws would lie around 0 as they now lie around the estimate.
     beyond = np.abs(draws - estimate.value) >= abs(estimate.value) - 1e-12
     return Difference(estimate, float((beyond.sum() + 1) / (resamples + 1)))
@@ -324,11 +325,6 @@ def _estimate(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: N
         seeds=len(by_seed),
         seed_sd=float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
     )
-
-
-def _between(estimate: Estimate, ends: tuple[float, float]) -> Estimate:
-    """The estimate with other ends, if it has any."""
-    return estimate if estimate.lower is None else replace(estimate, lower=ends[0], upper=ends[1])
 
 
 def _drawn_groups(n_groups: int, *, rng: np.random.Generator, resamples: int) -> NDArray[np.int64]:
