@@ -39,6 +39,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "ensemble": {"search": "ensemble"},
     "scalable": {"search": "scalable"},
 }
+DEFAULT = "ensemble"
+"""What ``elicitor label`` does by default."""
 KEY = ("data", "arm", "seed")
 
 
@@ -78,13 +80,24 @@ def main() -> None:
                 rows.append(row)
                 print(line(row), flush=True)
                 if options.json:
-                    result = {**settings, "summary": summary(rows), "rows": rows, "environment": environment()}
+                    result = {
+                        **settings,
+                        "summary": summary(rows),
+                        "differences": differences(rows),
+                        "rows": rows,
+                        "environment": environment(),
+                    }
                     options.json.write_text(json.dumps(result, indent=2) + "\n")
     print()
     for entry in summary(rows):
         print(
             f"{entry['data']:32} {entry['arm']:>10}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
             f"U {entry['utility']}  tokens {entry['tokens']:,.0f}  collapsed {entry['collapsed']}"
+        )
+    for entry in differences(rows):
+        print(
+            f"{entry['data']:32} {DEFAULT} - {entry['arm']}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
+            f"U {entry['utility']}  tokens of {entry['arm']} / {DEFAULT} {entry['tokens_ratio']:.2f}"
         )
 
 
@@ -152,6 +165,31 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for (data, arm), some in cells.items()
     ]
+
+
+def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The default search less each other one, seed by seed on the same examples; seeds that both have."""
+    cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        cells[row["data"], row["arm"]][row["seed"]] = row
+    found = []
+    for (data, arm), other in cells.items():
+        default = cells.get((data, DEFAULT), {})
+        seeds = sorted(default.keys() & other.keys())
+        if arm == DEFAULT or not seeds:
+            continue
+        pairs = [(default[seed], other[seed]) for seed in seeds]
+        found.append(
+            {
+                "data": data,
+                "arm": arm,
+                "seeds": seeds,
+                "accuracy": over_seeds([a["label_accuracy"]["value"] - b["label_accuracy"]["value"] for a, b in pairs]),
+                "utility": over_seeds([a["exact_utility"] - b["exact_utility"] for a, b in pairs]),
+                "tokens_ratio": sum(b["tokens"] for _, b in pairs) / sum(a["tokens"] for a, _ in pairs),
+            }
+        )
+    return found
 
 
 def over_seeds(values: list[float]) -> str:
