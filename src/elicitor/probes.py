@@ -162,28 +162,8 @@ def fit_probe(kind: ProbeKind, states: PairStates, *, gold: Sequence[int] | None
         DataError: If there are fewer than two examples, or gold holds one label alone.
         ValueError: If gold and states differ in length.
     """
-    check_binary(states.shape[1])
-    if kind not in PROBES:
-        raise ConfigError(f"unknown probe {kind!r}", fix=f"choose from {', '.join(PROBES)}")
-    if kind not in SUPERVISED and gold is not None:
-        raise ConfigError(f"probe {kind} was given gold labels", fix="unsupervised probes are fitted without")
-    if len(states) < 2:
-        raise DataError(f"a probe cannot be fitted to {len(states)} examples", fix="give it at least two")
-    mean, scale = _standard(states.astype(np.float64))
-    sides = (states - mean) / scale
-    difference = sides[:, 1] - sides[:, 0]
-    bias, loss = 0.0, None
-    if kind == "ccs":
-        weights, bias, loss = _fit_ccs(sides, rng)
-    elif kind == "pca":
-        weights = _unit_spread(_first_component(difference), difference)
-    elif kind == "random":
-        weights = _unit_spread(rng.standard_normal(difference.shape[1:]), difference)
-    elif gold is None:
-        raise ConfigError(f"probe {kind} needs gold labels of its training examples", fix="give gold, or leave it out")
-    else:
-        weights, bias = _fit_supervised(difference, gold)
-    return Probe(kind, mean, scale, weights, bias, loss)
+    _check_fit(kind, states, gold)
+    return _fit_layers(kind, states[:, :, None], gold, rng)[0]
 
 
 def orient(probe: Probe, states: PairStates, reference: Array) -> Probe:
@@ -263,9 +243,9 @@ def sweep_layers(
     """
     if len(truth) != len(test) or train.shape[1:] != test.shape[1:]:
         raise ValueError(f"train of shape {train.shape}, test of shape {test.shape} and {len(truth)} true labels")
+    _check_fit(kind, train, gold)
     sweep = []
-    for layer in range(train.shape[2]):
-        fitted = fit_probe(kind, train[:, :, layer], gold=gold, rng=rng)
+    for layer, fitted in enumerate(_fit_layers(kind, train, gold, rng)):
         probe = orient(fitted, train[:, :, layer], reference)
         answers = probe.log_probs(test[:, :, layer]).argmax(axis=1)
         sweep.append(LayerAccuracy(layer, float(np.mean(answers == np.asarray(truth))), probe.loss))
@@ -290,6 +270,42 @@ def lowest_loss_layer(sweep: Sequence[LayerAccuracy]) -> int:
     return min(losses, key=lambda layer: losses[layer])
 
 
+def _check_fit(kind: ProbeKind, states: PairStates | LayeredStates, gold: Sequence[int] | None) -> None:
+    check_binary(states.shape[1])
+    if kind not in PROBES:
+        raise ConfigError(f"unknown probe {kind!r}", fix=f"choose from {', '.join(PROBES)}")
+    if kind not in SUPERVISED and gold is not None:
+        raise ConfigError(f"probe {kind} was given gold labels", fix="unsupervised probes are fitted without")
+    if len(states) < 2:
+        raise DataError(f"a probe cannot be fitted to {len(states)} examples", fix="give it at least two")
+
+
+def _fit_layers(
+    kind: ProbeKind, states: LayeredStates, gold: Sequence[int] | None, rng: np.random.Generator
+) -> list[Probe]:
+    """One probe for each layer; see `fit_probe`."""
+    standards = [_standard(states[:, :, layer].astype(np.float64)) for layer in range(states.shape[2])]
+    if kind == "ccs":
+        return _fit_ccs(states, standards, rng)
+    probes = []
+    for layer, (mean, scale) in enumerate(standards):
+        sides = (states[:, :, layer] - mean) / scale
+        difference = sides[:, 1] - sides[:, 0]
+        bias = 0.0
+        if kind == "pca":
+            weights = _unit_spread(_first_component(difference), difference)
+        elif kind == "random":
+            weights = _unit_spread(rng.standard_normal(difference.shape[1:]), difference)
+        elif gold is None:
+            raise ConfigError(
+                f"probe {kind} needs gold labels of its training examples", fix="give gold, or leave it out"
+            )
+        else:
+            weights, bias = _fit_supervised(difference, gold)
+        probes.append(Probe(kind, mean, scale, weights, bias))
+    return probes
+
+
 def _standard(states: Array) -> tuple[Array, Array]:
     """Mean and standard deviation over examples, the latter infinite for constants; the shape of one example each."""
     mean, scale = states.mean(axis=0), states.std(axis=0)
@@ -308,33 +324,42 @@ def _first_component(difference: Array) -> Array:
     return np.asarray(np.linalg.svd(difference - difference.mean(axis=0), full_matrices=False)[2][0])
 
 
-def _fit_ccs(sides: Array, rng: np.random.Generator) -> tuple[Array, float, float]:
-    """Minimise (p1 + p0 - 1)^2 + min(p1, p0)^2 (Burns et al. 2022, section 2.2); weights, bias and loss.
+def _fit_ccs(states: LayeredStates, standards: Sequence[tuple[Array, Array]], rng: np.random.Generator) -> list[Probe]:
+    """Minimise (p1 + p0 - 1)^2 + min(p1, p0)^2 (Burns et al. 2022, section 2.2) on every layer.
 
-    All restarts are columns of one weight matrix: Adam treats every number on its own, so they do not mix.
+    All layers and all restarts are fitted in one loop: Adam treats every number on its own, so they do not mix.
     """
     import torch
 
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    width = sides.shape[2]
-    data = torch.as_tensor(sides, dtype=torch.float32)
+    layers, examples, width = len(standards), len(states), states.shape[3]
     bound = width**-0.5
-    weights = torch.empty(width, RESTARTS).uniform_(-bound, bound, generator=generator).requires_grad_()
-    bias = torch.empty(RESTARTS).uniform_(-bound, bound, generator=generator).requires_grad_()
+    data = torch.empty(layers, 2 * examples, width)
+    weights = torch.empty(layers, width, RESTARTS)
+    bias = torch.empty(layers, 1, RESTARTS)
+    for layer, (mean, scale) in enumerate(standards):
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        data[layer] = torch.from_numpy((states[:, :, layer] - mean) / scale).reshape(-1, width)
+        weights[layer].uniform_(-bound, bound, generator=generator)
+        bias[layer].uniform_(-bound, bound, generator=generator)
+    weights.requires_grad_()
+    bias.requires_grad_()
 
     def losses() -> torch.Tensor:
-        p0, p1 = torch.sigmoid(data @ weights + bias).unbind(dim=1)
-        return ((p1 + p0 - 1) ** 2 + torch.minimum(p1, p0) ** 2).mean(dim=0)
+        p0, p1 = torch.sigmoid(data @ weights + bias).reshape(layers, examples, 2, RESTARTS).unbind(dim=2)
+        return ((p1 + p0 - 1) ** 2 + torch.minimum(p1, p0) ** 2).mean(dim=1)
 
     optimizer = torch.optim.AdamW([weights, bias], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     for _ in range(STEPS):
         optimizer.zero_grad()
         losses().sum().backward()
         optimizer.step()
-    with torch.no_grad():
-        final = losses()
-        best = int(final.argmin())
-        return weights[:, best].double().numpy(), float(bias[best]), float(final[best])
+    final, weights, bias = losses().detach(), weights.detach(), bias.detach()
+    probes = []
+    for layer, (mean, scale) in enumerate(standards):
+        best = int(final[layer].argmin())
+        direction = weights[layer, :, best].double().numpy()
+        probes.append(Probe("ccs", mean, scale, direction, float(bias[layer, 0, best]), float(final[layer, best])))
+    return probes
 
 
 def _fit_supervised(difference: Array, gold: Sequence[int]) -> tuple[Array, float]:
