@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Figures 1 and 3: zero-shot, zero-shot as chat, found, golden and human labels on GSM8K, TruthfulQA and Alpaca, in context and
 # (TruthfulQA and Alpaca) fine-tuned. A laptop has film reviews as well, asked about in two ways, and short statements about
-# cities and Spanish words: a model that runs on one knows something about them.
+# cities, Spanish words and chemical elements: a model that runs on one knows something about them.
 #
 #     bash examples/paper/figure_1_3.sh --preset laptop --data-dir DATA
 #
 # Files: truthfulqa_pilot_train.jsonl, truthfulqa_pilot_test.jsonl (gpu, cluster: truthfulqa_paper_*.jsonl), gsm8k_claims.jsonl,
-# alpaca_human_pairs.jsonl; laptop: movie_review_sentiment.jsonl, statements_cities.jsonl, statements_sp_en_trans.jsonl.
+# alpaca_human_pairs.jsonl; laptop: movie_review_sentiment.jsonl, statements_cities.jsonl, statements_sp_en_trans.jsonl,
+# statements_elements.jsonl.
 
 . "$(dirname "$0")/common.sh"
 # Tests of 20 questions or more, for fewer give no verdict; one seed, so that it takes minutes.
@@ -27,6 +28,7 @@ preference_pairs "$DATA/alpaca_human_pairs.jsonl"
   test_limit: $SHORT_TEST
 - {name: cities, task: statements, data: "$DATA/statements_cities.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
 - {name: spanish, task: statements, data: "$DATA/statements_sp_en_trans.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
+- {name: elements, task: statements, data: "$DATA/statements_elements.jsonl", limit: $SHORT, test_limit: $SHORT_TEST}
 YAML
   cat <<YAML
 - {name: truthfulqa, task: truthfulqa, data: "$TRUTHFULQA", test: "$TRUTHFULQA_TEST", limit: $SHORT, test_limit: $SHORT_TEST}
