@@ -29,12 +29,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from arguments import names
 from kill_cases import Case, broken_files, cases, copy_of, differences, is_leftover, outcome, prepare_inputs, warm_up
 from kill_faults import DISK, KILLS, OUTSIDE, WORKER, End, Fault, Workers, run_forked, small_disk
 
 from elicitor import runs
 from elicitor.backends.gguf import cache_folder
 from elicitor.console import environment
+from elicitor.terminal import mistakes_in_a_line
 
 SHARES = {"search": 0.50, "evaluate": 0.36, "ray": 0.02, "train": 0.09, "convert": 0.03}
 """Shares of the kills; a training takes seconds and a driver of Ray ten, a search a twentieth of one."""
@@ -89,7 +91,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=300, help="faults that must have struck, in all")
     parser.add_argument("--seed", type=int, default=0, help="draws what strikes when")
     parser.add_argument("--model", default="fake:noise=1.5", help="model of searches and evaluations, or bundled")
-    parser.add_argument("--groups", default=",".join(SHARES), help=f"which commands: {', '.join(SHARES)}")
+    parser.add_argument(
+        "--groups", type=names(SHARES), default=",".join(SHARES), help=f"which commands: {', '.join(SHARES)}"
+    )
     parser.add_argument("--only", help="commands whose name contains this")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
@@ -131,7 +135,7 @@ def strike_all(options: argparse.Namespace, root: Path, stack: ExitStack) -> dic
     from ray_cluster import free_address
 
     tiny, address = root / "tiny", free_address()
-    wanted = [group for group in SHARES if group in options.groups.split(",")]
+    wanted = [group for group in SHARES if group in options.groups]
     if "ray" in wanted and importlib.util.find_spec("ray") is None:
         wanted.remove("ray")
         print("ray is not installed: the group 'ray' is left out", flush=True)
@@ -311,4 +315,5 @@ def _row(name: str, tally: Tally, kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import integers
 
 from elicitor.backends.base import Backend, Prompt
 from elicitor.backends.trie import token_cost
@@ -31,6 +32,7 @@ from elicitor.models import load_backend
 from elicitor.plan import folds, in_order, tree_order
 from elicitor.prompts import PromptEncoder
 from elicitor.tasks import load_task
+from elicitor.terminal import mistakes_in_a_line
 
 RAW_TOKENS = 2048
 TEXTS = [Path(__file__).parent / "candidates" / f"{name}.jsonl" for name in ("sentiment", "topic", "subj")]
@@ -40,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--n", default="32,64,128,256", help="numbers of labelled examples")
+    parser.add_argument("--n", type=integers, default="32,64,128,256", help="numbers of labelled examples")
     parser.add_argument(
         "--sample", type=int, default=6, help="queries on which long plans are timed and scores checked"
     )
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
-    sizes = [int(part) for part in options.n.split(",")]
+    sizes = options.n
 
     backend = load_backend(options.model, dtype=options.dtype, cache_gb=0)
     unpacked = load_backend(options.model, dtype=options.dtype, cache_gb=0, pack_tokens=0)
@@ -254,4 +256,5 @@ def raw_rate(backend: Any, seed: int, *, length: int = RAW_TOKENS) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

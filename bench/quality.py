@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import integers, names
 from search import some_groups, worth
 
 from elicitor.backends.base import Backend
@@ -30,6 +31,7 @@ from elicitor.labelling import Workload, prepare
 from elicitor.metrics import mean
 from elicitor.models import load_backend
 from elicitor.objective import Meter
+from elicitor.terminal import mistakes_in_a_line
 
 ARMS: dict[str, dict[str, Any]] = {
     "icm": {"search": "icm"},
@@ -47,13 +49,16 @@ KEY = ("data", "arm", "seed")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", required=True, help="TASK=FILE, with commas; gold is in the file and no search sees it"
+        "--data",
+        type=task_files,
+        required=True,
+        help="TASK=FILE, with commas; gold is in the file and no search sees it",
     )
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--n", type=int, default=32, help="examples, at most")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--arms", type=names(ARMS), default=",".join(ARMS))
+    parser.add_argument("--seeds", type=integers, default="0,1,2,3,4")
     parser.add_argument("--calibration", default="batch")
     parser.add_argument("--json", type=Path, help="write the figures to this file, and go on from those in it")
     options = parser.parse_args()
@@ -61,10 +66,9 @@ def main() -> None:
     settings = {name: getattr(options, name) for name in ("model", "dtype", "n", "calibration")}
     rows = known_rows(options.json, settings)
     backend: Backend | None = None
-    for seed in map(int, options.seeds.split(",")):
-        for pair in options.data.split(","):
-            task, _, file = pair.partition("=")
-            for arm in options.arms.split(","):
+    for seed in options.seeds:
+        for task, file in options.data:
+            for arm in options.arms:
                 if any(tuple(row[name] for name in KEY) == (Path(file).name, arm, seed) for row in rows):
                     continue
                 backend = backend or load_backend(options.model, dtype=options.dtype)
@@ -99,6 +103,14 @@ def main() -> None:
             f"{entry['data']:32} {DEFAULT} - {entry['arm']}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
             f"U {entry['utility']}  tokens of {entry['arm']} / {DEFAULT} {entry['tokens_ratio']:.2f}"
         )
+
+
+def task_files(text: str) -> list[tuple[str, str]]:
+    """TASK=FILE, with commas between."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(task and file for task, _, file in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not TASK=FILE, with commas between")
+    return [(task, file) for task, _, file in pairs]
 
 
 def known_rows(file: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -206,4 +218,5 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

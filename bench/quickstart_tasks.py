@@ -15,6 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from arguments import integers, names
+
 from elicitor import quickstart
 from elicitor.backends.base import Backend
 from elicitor.config import build_config
@@ -22,6 +24,7 @@ from elicitor.console import environment
 from elicitor.evaluation import evaluate
 from elicitor.labelling import run
 from elicitor.models import load_backend
+from elicitor.terminal import mistakes_in_a_line
 
 CANDIDATES = Path(__file__).parent / "candidates"
 # Template, and verbalizer of each label.
@@ -38,10 +41,10 @@ TASKS: dict[str, tuple[str, dict[str, str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--tasks", type=names(TASKS), default=",".join(TASKS))
     parser.add_argument("--searches", default="icm")
     parser.add_argument("--calibrations", default="none,batch")
-    parser.add_argument("--seeds", default="0", help="seeds of the search")
+    parser.add_argument("--seeds", type=integers, default="0", help="seeds of the search")
     parser.add_argument("--n", type=int, default=30, help="examples to label; the others are the test part")
     parser.add_argument("--test", type=int, default=30, help="test examples")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -49,10 +52,10 @@ def main() -> None:
 
     backend = load_backend(options.model)
     results = []
-    for name in options.tasks.split(","):
+    for name in options.tasks:
         for search in options.searches.split(","):
             for calibration in options.calibrations.split(","):
-                for seed in map(int, options.seeds.split(",")):
+                for seed in options.seeds:
                     with tempfile.TemporaryDirectory() as folder:
                         result = measure(
                             backend,
@@ -133,4 +136,5 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

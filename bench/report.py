@@ -26,6 +26,7 @@ from elicitor.joining import join_batches
 from elicitor.manifest import build_manifest
 from elicitor.report import gather, write_page
 from elicitor.runs import RunFolder
+from elicitor.terminal import mistakes_in_a_line
 
 TASK = {
     "name": "notes",
@@ -232,4 +233,5 @@ def open_page(file: Path, *, executable: str, repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import integers, numbers
 from search import some_groups
 
 from elicitor.backends.base import Backend, Prompt
@@ -34,6 +35,7 @@ from elicitor.search.judging import asked_about, fresh_order
 from elicitor.search.schedule import temperature, threshold
 from elicitor.search.sequential import Terms, change, is_decided
 from elicitor.search_settings import IcmConfig
+from elicitor.terminal import mistakes_in_a_line
 
 DRAWS = 50
 
@@ -65,9 +67,9 @@ def main() -> None:
     parser.add_argument("--task", default="sentiment")
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--n", default="32,64,128", help="numbers of labelled examples")
+    parser.add_argument("--n", type=integers, default="32,64,128", help="numbers of labelled examples")
     parser.add_argument("--blocks", type=int, default=2, help="blocks of proposals at each number")
-    parser.add_argument("--levels", default="0.1,0.05,0.02,0.01,0.005")
+    parser.add_argument("--levels", type=numbers, default="0.1,0.05,0.02,0.01,0.005")
     parser.add_argument("--calibration", default="batch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -76,9 +78,9 @@ def main() -> None:
     backend = load_backend(options.model, dtype=options.dtype)
     rows: list[dict[str, Any]] = []
     print("    n  level  proposals  agree with exact (95% interval)   terms read   tokens read")
-    for n in map(int, options.n.split(",")):
+    for n in options.n:
         blocks = proposals(options, backend, n)
-        for level in map(float, options.levels.split(",")):
+        for level in options.levels:
             rows.append({"n": n, "level": level, **play(blocks, n, level, options)})
             row = rows[-1]
             print(
@@ -198,4 +200,5 @@ def stages(others: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -19,14 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import integers
 from leave_one_out import growth
 
 from elicitor.console import environment
+from elicitor.terminal import mistakes_in_a_line
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", default="1000,10000,100000", help="numbers of examples")
+    parser.add_argument("--n", type=integers, default="1000,10000,100000", help="numbers of examples")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--model", default="fake:reusable=100000")
     parser.add_argument("--search", default="bootstrap")
@@ -39,7 +41,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for n in map(int, options.n.split(",")):
+        for n in options.n:
             data = write_examples(folder / f"{n}.jsonl", n)
             alone = measure(options, data, folder / f"{n}-alone", workers=0)
             rows.append({**alone, "n": n, "same_labels": None})
@@ -113,4 +115,5 @@ def show(row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import integers, names
 from leave_one_out import raw_rate
 
 from elicitor.backends.base import Backend
@@ -34,6 +35,7 @@ from elicitor.objective import Meter, Problem
 from elicitor.search import finish, make_search
 from elicitor.search.events import AnyEvent, Proposal
 from elicitor.tasks import Task
+from elicitor.terminal import mistakes_in_a_line
 
 ARMS: dict[str, dict[str, Any]] = {
     "released": {"search": "icm", "plan.kind": "in_order", "backend.cache_gb": 0},
@@ -56,8 +58,8 @@ def main() -> None:
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--n", type=int, default=64, help="examples, the first ones of a seeded shuffle")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--arms", type=names(ARMS), default=",".join(ARMS))
+    parser.add_argument("--seeds", type=integers, default="0")
     parser.add_argument("--calibration", default="batch")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
@@ -68,8 +70,8 @@ def main() -> None:
     print(f"{options.model}, n = {options.n}: raw prefill {raw:,.0f} tokens/s")
     print(" ".join(f"{name:>12}" for name in HEAD), flush=True)
     rows: list[dict[str, Any]] = []
-    for seed in map(int, options.seeds.split(",")):
-        for arm in options.arms.split(","):
+    for seed in options.seeds:
+        for arm in options.arms:
             bound = {"icm.iterations": options.n} if arm == "released" else {}
             config = settings(options, {**ARMS[arm], **bound}, seed)
             memory = config.backend.cache_gb
@@ -192,4 +194,5 @@ def _no_training(_: object) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

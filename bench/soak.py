@@ -18,10 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from arguments import integers
 from leave_one_out import growth
 
 from elicitor.console import environment
 from elicitor.files import read_json
+from elicitor.terminal import mistakes_in_a_line
 
 BATCH, SWEEPS = 4, 50
 STEPS_A_BATCH = 166
@@ -43,14 +45,14 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", default="10000,100000,1000000", help="steps, about")
+    parser.add_argument("--steps", type=integers, default="10000,100000,1000000", help="steps, about")
     parser.add_argument("--folder", type=Path, help="where the runs are written")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
 
     print(" ".join(f"{name:>12}" for name in HEAD), flush=True)
     rows = []
-    for steps in map(int, options.steps.split(",")):
+    for steps in options.steps:
         with tempfile.TemporaryDirectory(dir=options.folder) as place:
             rows.append(measure(Path(place), steps))
         print(line(rows[-1]), flush=True)
@@ -164,4 +166,5 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -28,9 +28,7 @@ from elicitor import (
 )
 from elicitor.cli_options import ConfigFile, Json, OutputDir, Overrides, new_folder, run_settings
 from elicitor.cli_words import TwoWords
-from elicitor.errors import ElicitorError
-from elicitor.files import disk_error
-from elicitor.terminal import say, say_line
+from elicitor.terminal import mistakes_in_a_line, say
 
 app = typer.Typer(
     name="elicitor",
@@ -175,10 +173,8 @@ cli_examples.add_examples(app)
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and exit code 2."""
     try:
-        app()
-    except ElicitorError as error:
-        say_line(f"error: {error}")
-        sys.exit(2)
+        with mistakes_in_a_line():
+            app()
     except (KeyboardInterrupt, SystemExit) as end:
         # typer turns Ctrl-C into an exit with 130 before it gets here.
         if isinstance(end, SystemExit) and end.code != 130:
@@ -189,12 +185,6 @@ def main() -> None:
         # The reader of our output has gone; Python would complain again when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception as error:  # libraries that write themselves raise their own
-        told = disk_error(error)
-        if told is None:
-            raise
-        say_line(f"error: {told}")
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+from elicitor.errors import ElicitorError
+from elicitor.files import disk_error
 from elicitor.visible import hides, visible
 
 if TYPE_CHECKING:
@@ -36,6 +40,19 @@ def say_line(text: str) -> None:
 def one_line(text: str) -> str:
     """A text whose line ends are written out like other hidden characters."""
     return visible(text, keep="\t")
+
+
+@contextmanager
+def mistakes_in_a_line() -> Iterator[None]:
+    """End the process where a user's mistake or a full disk comes out: one line on standard error, exit code 2."""
+    try:
+        yield
+    except Exception as error:  # libraries that write themselves raise their own
+        told = error if isinstance(error, ElicitorError) else disk_error(error)
+        if told is None:
+            raise
+        say_line(f"error: {told}")
+        sys.exit(2)
 
 
 def print_json(values: Any) -> None:

@@ -1,0 +1,39 @@
+"""The scripts of bench/ end a user's mistake as the command does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def said_of_a_mistake(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_bad_data_are_one_line(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"id": "1", "txt": "a"}\n')
+    flags = ("--data", f"sentiment={tmp_path / 'bad.jsonl'}", "--model", "fake", "--seeds", "0")
+    said = said_of_a_mistake("quality.py", *flags)
+    assert said.startswith(f"error: {tmp_path / 'bad.jsonl'} line 1: column 'text' is missing")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "told"),
+    [
+        ("search.py", ["--data", "x.jsonl", "--arms", "icm,foo"], "unknown 'foo': choose from released,"),
+        ("search.py", ["--data", "x.jsonl", "--seeds", "0,x"], "argument --seeds: invalid integers value: '0,x'"),
+        ("quality.py", ["--data", "sentiment"], "'sentiment' is not TASK=FILE"),
+        ("leave_one_out.py", ["--model", "nonsense:x"], "error: model 'nonsense:x' has no known form"),
+    ],
+)
+def test_bad_arguments_are_told(script, arguments, told):
+    assert told in said_of_a_mistake(script, *arguments)
