@@ -140,7 +140,7 @@ def test_finished_conditions_are_kept_until_something_they_depend_on_changes(com
     assert again.to_json() == first.to_json()
     assert Answers.from_json(json.loads(json.dumps(first.to_json()))).to_json() == first.to_json()
     changed = [
-        {"seeds": [0, 1]},
+        {"seeds": [3, 4]},
         {"max_shots": 3},
         {"golden": {0: 0, 1: 1}},
         {"found": [dict.fromkeys(range(12), 0)]},
@@ -155,6 +155,41 @@ def test_finished_conditions_are_kept_until_something_they_depend_on_changes(com
         replace(made, **change).answers("golden", folder=tmp_path / "kept")
         assert Counting.calls > 0, change
         made.answers("golden", folder=tmp_path / "kept")
+
+
+@pytest.mark.parametrize("condition", ["golden", "found", "random", "bootstrap"])
+def test_a_condition_goes_on_behind_the_seeds_that_it_has_asked(compare, tmp_path, condition):
+    class Broken(Counting):
+        def score(self, prompts, **options):
+            if Counting.calls == most:
+                raise KeyboardInterrupt
+            return super().score(prompts, **options)
+
+    golden = dict(enumerate(truth(range(12))))
+    found = [golden, {i: 1 - y for i, y in golden.items()}, dict.fromkeys(golden, 1)]
+    made = compare(backend=Broken(), found=found)
+    most, Counting.calls = None, 0
+    whole = made.answers(condition)
+    calls = Counting.calls
+    most, Counting.calls = calls - 1, 0
+    with pytest.raises(KeyboardInterrupt):
+        made.answers(condition, folder=tmp_path)
+    assert sorted(file.parent.name for file in tmp_path.rglob("*.json")) == ["seed-0", "seed-1"]
+    most, Counting.calls = None, 0
+    resumed = made.answers(condition, folder=tmp_path)
+    same = replace(resumed.cost, seconds=whole.cost.seconds)
+    assert replace(resumed, cost=same).to_json() == whole.to_json()
+    assert 0 < Counting.calls < calls
+    # A seed more is all that is asked for.
+    before, Counting.calls = Counting.calls, 0
+    more = replace(made, seeds=[0, 1, 2, 5], found=[*found, golden]).answers(condition, folder=tmp_path)
+    assert more.log_probs[:3].tolist() == whole.log_probs.tolist()
+    assert 0 < Counting.calls <= before
+    # Whose labels are others is asked again, and nobody else.
+    if condition == "found":
+        Counting.calls = 0
+        replace(made, found=[found[0], golden, found[2]]).answers(condition, folder=tmp_path)
+        assert Counting.calls == 1
 
 
 def test_a_chat_model_is_asked_in_its_own_template(compare):

@@ -132,7 +132,7 @@ class Comparison:
 
         Args:
             condition: Which.
-            folder: Where finished conditions are kept.
+            folder: Where finished conditions are kept, and finished seeds of those that have several.
 
         Returns:
             The answers, read from the folder if they are there.
@@ -147,8 +147,12 @@ class Comparison:
         self.backend.forget()
         if folder and (kept := self.kept(condition, folder)):
             return kept
-        ask = self._zero_shot if condition in ZERO_SHOT else self._probe if condition in PROBES else self._few_shot
-        answers = ask(condition)
+        if condition in ZERO_SHOT:
+            answers = self._zero_shot(condition)
+        elif condition in PROBES:
+            answers = self._probe(condition)
+        else:
+            answers = self._few_shot(condition, folder)
         if folder:
             self.keep(answers, folder)
         return answers
@@ -241,16 +245,32 @@ class Comparison:
         scores = self.backend.score(self.prompts(condition, {}), on_progress=self.on_progress)
         return Answers(condition, normalize(scores.log_probs)[None], [0], [None], scores.cost)
 
-    def _few_shot(self, condition: Condition) -> Answers:
-        log_probs, shots, label_accuracy, spent = [], [], [], Cost()
+    def _few_shot(self, condition: Condition, folder: Path | None) -> Answers:
+        """Seed by seed, each kept when it has answered: who is interrupted, or gets more seeds, goes on behind it."""
+        parts = []
         for number, seed in enumerate(self.seeds):
-            labels, cost = self._labels(condition, number, seed)
-            scores = self.backend.score(self.prompts(condition, labels), on_progress=self.on_progress)
-            log_probs.append(normalize(scores.log_probs))
-            shots.append(len(labels))
-            label_accuracy.append(agreement(labels, self.judged))
-            spent += cost + scores.cost
-        return Answers(condition, np.stack(log_probs), shots, label_accuracy, spent)
+            alone = replace(self, seeds=[seed], found=[self.found[number % len(self.found)]])
+            place = folder / f"seed-{seed}" if folder and len(self.seeds) > 1 else None
+            part = alone.kept(condition, place) if place else None
+            if part is None:
+                # Nor may another seed: what is counted would depend on whether that was asked in the same process.
+                self.backend.forget()
+                labels, cost = self._labels(condition, number, seed)
+                scores = self.backend.score(self.prompts(condition, labels), on_progress=self.on_progress)
+                accuracy = agreement(labels, self.judged)
+                part = Answers(
+                    condition, normalize(scores.log_probs)[None], [len(labels)], [accuracy], cost + scores.cost
+                )
+                if place:
+                    alone.keep(part, place)
+            parts.append(part)
+        return Answers(
+            condition,
+            np.concatenate([part.log_probs for part in parts]),
+            [shots for part in parts for shots in part.shots],
+            [accuracy for part in parts for accuracy in part.label_accuracy],
+            sum((part.cost for part in parts), Cost()),
+        )
 
     def _probe(self, condition: Condition) -> Answers:
         """Fit a probe to the usable examples' hidden states, and read the test examples' with it."""
