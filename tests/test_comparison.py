@@ -203,8 +203,8 @@ def test_a_chat_model_is_asked_in_its_own_template(compare):
     assert made.answers("zero_shot_chat").log_probs.shape == (1, 2, 2)
 
 
-def test_probes_are_fitted_to_the_usable_examples_and_asked_about_the_test_examples(compare):
-    backend = load_backend("bundled")
+def test_probes_are_fitted_to_the_usable_examples_and_asked_about_the_test_examples(compare, tiny_model):
+    backend = load_backend(str(tiny_model))
     made = compare(backend=backend, n=24, n_test=6, sweep_truth=truth(range(100, 106)))
     shapes = {"random_probe": 3, "pca_probe": 1, "ccs_probe": 3, "supervised_probe": 1}
     for condition, seeds in shapes.items():
@@ -212,20 +212,20 @@ def test_probes_are_fitted_to_the_usable_examples_and_asked_about_the_test_examp
         assert answers.log_probs.shape == (seeds, 6, 2)
         assert np.exp(answers.log_probs).sum(axis=2) == pytest.approx(1)
         assert answers.shots == [24] * seeds
-        assert len(answers.layers) == 31
+        assert len(answers.layers) == 3
         again = Answers.from_json(json.loads(json.dumps(answers.to_json())))
         assert again.to_json() == answers.to_json()
     middle = made.answers("supervised_probe")
-    other = replace(made, probe_layer=30).answers("supervised_probe")
+    other = replace(made, probe_layer=2).answers("supervised_probe")
     assert (middle.log_probs != other.log_probs).any()
     correct = middle.log_probs[0].argmax(axis=1) == truth(range(100, 106))
-    assert middle.layers[15].accuracy == pytest.approx(correct.mean())
-    with pytest.raises(ConfigError, match="layer 31 does not exist; choose one from 0 to 30"):
-        replace(made, probe_layer=31).answers("pca_probe")
+    assert middle.layers[1].accuracy == pytest.approx(correct.mean())
+    with pytest.raises(ConfigError, match="layer 3 does not exist; choose one from 0 to 2"):
+        replace(made, probe_layer=3).answers("pca_probe")
 
 
-def test_unsupervised_probes_cannot_see_gold(compare):
-    backend = load_backend("bundled")
+def test_unsupervised_probes_cannot_see_gold(compare, tiny_model):
+    backend = load_backend(str(tiny_model))
     made = compare(backend=backend, n=16, n_test=4)
     opposite = {i: 1 - y for i, y in made.golden.items()}
     turned = replace(made, golden=opposite, judged=opposite)

@@ -38,7 +38,7 @@ def judged(groups, examples):
 
 
 def test_broken_input_is_refused_or_read_right(tmp_path):
-    judged(fuzz(1500, tmp_path), 1500)
+    judged(fuzz(1000, tmp_path), 1000)
 
 
 @pytest.mark.slow
