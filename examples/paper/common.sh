@@ -17,7 +17,7 @@ usage() {
   --tasks a,b        these tasks alone, in scripts that have several
   --limit N          rows to label and rows to test, each at most, instead of the preset's
   --seeds 0,1,2      instead of the preset's
-  --dtype NAME       bfloat16 is faster than float32 on a CPU that multiplies it (avx512_bf16, amx_bf16 in its flags)
+  --dtype NAME       of searches and answers; bfloat16 is faster than float32 on a CPU that multiplies it (avx512_bf16, amx_bf16)
   --ray ADDRESS      search on a Ray cluster: local, auto, HOST:PORT
   --data-dir DIR     folder with the data files; docs/results/index.md says which
   --output-dir DIR   everything goes there; the same command again goes on where it stopped
@@ -65,7 +65,6 @@ begin() {
   if [[ -n $TASKS && -z ${SEVERAL_TASKS:-} ]]; then echo "error: $FIGURE.sh has no tasks to choose from; leave --tasks out" >&2; exit 2; fi
   if [[ -n $TASKS && ! $TASKS =~ ^[a-z0-9_]+(,[a-z0-9_]+)*$ ]]; then echo "error: --tasks got $TASKS; write gsm8k,alpaca" >&2; exit 2; fi
   if [[ -n $SEEDS && ! $SEEDS =~ ^[0-9]+(,[0-9]+)*$ ]]; then echo "error: --seeds got $SEEDS; write 0,1,2" >&2; exit 2; fi
-
   case $DTYPE in '' | auto | float32 | bfloat16 | float16) ;; *) echo "error: --dtype got $DTYPE; use float32, bfloat16 or float16" >&2; exit 2 ;; esac
 
   # What a limit sets: short texts to label and to test, long ones (hundreds of tokens) likewise.

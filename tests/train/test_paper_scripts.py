@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
@@ -91,6 +92,13 @@ def test_some_tasks_of_a_script_run_alone(tmp_path):
     assert (done.returncode, done.stderr) == (2, "error: --tasks got gsm8k, alpaca; write gsm8k,alpaca\n")
 
 
+def test_the_precision_is_that_of_every_search(tmp_path):
+    flags = ["--preset", "smoke", "--tasks", "gsm8k", "--limit", 2, "--seeds", 0, "--no-train", "--dtype", "bfloat16"]
+    run(FOLDER / "figure_1_3.sh", *flags, "--output-dir", tmp_path)
+    settings = next(tmp_path.rglob("seed-0/config.yaml"))
+    assert yaml.safe_load(settings.read_text())["backend"]["dtype"] == "bfloat16"
+
+
 def test_short_rows_are_kept_and_none_is_an_error(tmp_path):
     rows = [{"id": str(n), "question": "q" * n, "choice": "a", "choice_2": "bb"} for n in (1, 5, 6)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -108,6 +116,7 @@ def test_short_rows_are_kept_and_none_is_an_error(tmp_path):
         (["--preset", "huge"], "error: --preset got huge; use smoke, laptop, gpu or cluster"),
         (["--preset", "laptop"], "error: --preset laptop needs data; add --data-dir FOLDER"),
         (["--limit", "1"], "error: --limit got 1; give 2 or more"),
+        (["--dtype", "int8"], "error: --dtype got int8; use float32, bfloat16 or float16"),
         (["--seeds", "a"], "error: --seeds got a; write 0,1,2"),
         (["--model"], "error: --model needs a value"),
         (["--modle", "fake"], "error: unknown option --modle; --help lists them"),
