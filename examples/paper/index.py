@@ -29,6 +29,7 @@ from summary import (
 )
 
 from elicitor.files import read_json, write_atomic
+from elicitor.terminal import mistakes_in_a_line
 
 PAGE = "index.md"
 NOT_RUN = "not run"
@@ -200,4 +201,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from elicitor.errors import DataError, ElicitorError
+from elicitor.errors import DataError
 from elicitor.files import read_rows, write_rows
+from elicitor.terminal import mistakes_in_a_line
 
 Row = Mapping[str, Any]
 
@@ -68,19 +69,17 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=100, help="rows of each file")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        files = [read_rows(file) for file in options.files]
-        if options.what == "short":
-            write_rows(options.output, short(files[0], longest=options.longest))
-            return
-        if options.what == "join":
-            write_rows(options.output, join(files, label=options.label, each=options.each))
-            return
-        for name, some in split(files[0], column=options.column, values=options.values, group=options.group).items():
-            write_rows(options.output / f"{name}.jsonl", some)
-    except ElicitorError as error:
-        parser.exit(2, f"error: {error}\n")
+    files = [read_rows(file) for file in options.files]
+    if options.what == "short":
+        write_rows(options.output, short(files[0], longest=options.longest))
+        return
+    if options.what == "join":
+        write_rows(options.output, join(files, label=options.label, each=options.each))
+        return
+    for name, some in split(files[0], column=options.column, values=options.values, group=options.group).items():
+        write_rows(options.output / f"{name}.jsonl", some)
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from elicitor.errors import DataError, ElicitorError
+from elicitor.errors import DataError
 from elicitor.files import read_json, write_atomic, write_json
 from elicitor.manifest import package_versions
 from elicitor.metrics import FEW_GROUPS
+from elicitor.terminal import mistakes_in_a_line
 
 SCHEMA = 1
 PAPER = Path(__file__).with_name("figures.yaml")
@@ -377,10 +378,7 @@ def main() -> None:
     options = parser.parse_args()
     facts = {name: getattr(options, name) for name in ("preset", "search", "calibration", "command")}
     facts |= {"date": datetime.date.today().isoformat(), "versions": package_versions()}
-    try:
-        summary = summarize(options.figure, measured(options.folder), **facts)
-    except ElicitorError as error:
-        parser.exit(2, f"error: {error}\n")
+    summary = summarize(options.figure, measured(options.folder), **facts)
     write_json(options.folder / "summary.json", summary)
     write_atomic(options.folder / "table.md", table(summary))
     print(table(summary))
@@ -388,4 +386,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with mistakes_in_a_line():
+        main()

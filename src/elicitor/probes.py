@@ -278,12 +278,14 @@ def _check_fit(kind: ProbeKind, states: PairStates | LayeredStates, gold: Sequen
         raise ConfigError(f"probe {kind} was given gold labels", fix="unsupervised probes are fitted without")
     if len(states) < 2:
         raise DataError(f"a probe cannot be fitted to {len(states)} examples", fix="give it at least two")
+    if kind in SUPERVISED and gold is None:
+        raise ConfigError(f"probe {kind} needs gold labels of its training examples", fix="give gold, or leave it out")
 
 
 def _fit_layers(
     kind: ProbeKind, states: LayeredStates, gold: Sequence[int] | None, rng: np.random.Generator
 ) -> list[Probe]:
-    """One probe for each layer; see `fit_probe`."""
+    """One probe for each layer, of what `_check_fit` let pass; see `fit_probe`."""
     standards = [_standard(states[:, :, layer].astype(np.float64)) for layer in range(states.shape[2])]
     if kind == "ccs":
         return _fit_ccs(states, standards, rng)
@@ -296,11 +298,8 @@ def _fit_layers(
             weights = _unit_spread(_first_component(difference), difference)
         elif kind == "random":
             weights = _unit_spread(rng.standard_normal(difference.shape[1:]), difference)
-        elif gold is None:
-            raise ConfigError(
-                f"probe {kind} needs gold labels of its training examples", fix="give gold, or leave it out"
-            )
         else:
+            assert gold is not None  # checked
             weights, bias = _fit_supervised(difference, gold)
         probes.append(Probe(kind, mean, scale, weights, bias))
     return probes
