@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,8 @@ from elicitor.terminal import mistakes_in_a_line
 BATCH, SWEEPS = 4, 50
 STEPS_A_BATCH = 166
 """Events of a batch of four under `SETTINGS`: most of its 50 sweeps have four steps, until voting settles."""
+ATTEMPTS = 10
+"""Starts of a run; a short one may end between two looks at it, before it is killed."""
 SETTINGS = {"gibbs.block_size": 1, "gibbs.sweeps": SWEEPS, "gibbs.burn_in": 40}
 HEAD = (
     "steps",
@@ -67,22 +70,31 @@ def main() -> None:
 
 def measure(folder: Path, steps: int) -> dict[str, Any]:
     """One run, killed when it has done about half, and resumed."""
-    n = max(1, steps // STEPS_A_BATCH) * BATCH
+    n = max(2, steps // STEPS_A_BATCH) * BATCH
     data, run = folder / "data.jsonl", folder / "run"
     with data.open("w") as file:
         file.writelines(json.dumps({"id": f"e{i}", "text": f"text {i}"}) + "\n" for i in range(n))
     command = [sys.executable, "-m", "elicitor", "label", str(data), "--task", "sentiment", "--search", "gibbs"]
     command += ["--model", "fake:reusable=100000", "--batch-size", str(BATCH), "--output-dir", str(run), "--resume"]
     command += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    started = time.perf_counter()
-    memory = watched(command, run, until=n // 2 // BATCH)
+    for _ in range(ATTEMPTS):
+        started = time.perf_counter()
+        memory = watched(command, run, until=n // 2 // BATCH)
+        if batches_done(run) < n // BATCH:
+            break
+        shutil.rmtree(run)
+    else:
+        raise SystemExit(f"{steps} steps were over before the run could be killed, {ATTEMPTS} times; take more steps")
     kept = event_bytes(run)
     begun = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        ended = None
         while event_bytes(run) <= kept:
-            if process.poll() is not None:
-                raise SystemExit("the resumed run has ended without a step")
+            if ended is not None:
+                raise SystemExit(f"the resumed run has ended without a step, with code {ended}")
             time.sleep(0.005)
+            # Before the next look at the events: a run may save its last ones and end between two looks.
+            ended = process.poll()
         resumed = time.perf_counter() - begun
         memory += sampled(process, run, until=n // BATCH)
         if process.wait() != 0:
