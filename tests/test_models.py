@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from elicitor.backends.fake import FakeBackend
@@ -32,8 +34,6 @@ def folder(tiny_model):
 
 
 def test_a_local_folder_labels_data_end_to_end(folder, tmp_path):
-    import json
-
     import elicitor
 
     rows = [{"id": str(i), "text": f"thing {i} was {'good' if i % 2 else 'bad'}"} for i in range(10)]
@@ -66,10 +66,25 @@ def test_damaged_weights_are_refused(folder):
     content = weights.read_bytes()
     for broken in (b"", content[:-1], b"\xff" * 8 + content[8:], content.replace(b'"F32"', b'"F99"', 1)):
         weights.write_bytes(broken)
-        with pytest.raises(
-            BackendError, match=r"deserializing header: .*; download its weights again, they are damaged"
-        ):
+        with pytest.raises(BackendError, match=r"deserializing header: .*; download its files again, they are damaged"):
             load_backend(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config.json", "num_hidden_layers", [2]),
+        ("tokenizer.json", "added_tokens", None),
+        ("tokenizer_config.json", "tokenizer_class", ["x"]),
+        # Read without a word, and wrong as soon as a text is tokenized.
+        ("tokenizer_config.json", "model_max_length", "x"),
+    ],
+)
+def test_damaged_files_beside_the_weights_are_refused(folder, name, key, value):
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(BackendError, match=r"could not be loaded: .*; download its files again, they are damaged"):
+        load_backend(str(folder))
 
 
 def test_weights_that_are_in_no_file_are_not_drawn_at_random(folder):

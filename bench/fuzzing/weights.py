@@ -1,4 +1,4 @@
-"""Weights in safetensors: models and adapters."""
+"""Files of models and adapters: weights in safetensors, and the JSON beside them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import contextlib
 import json
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from fuzzing.group import Check, Group, edited, spoilt
+
+if TYPE_CHECKING:
+    from elicitor.backends.hf_load import LoadedModel
 
 WEIGHTS = {"model": "model.safetensors", "adapter": "adapter_model.safetensors"}
 KNOWN_TYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "U32": np.uint32, "F64": np.float64}
@@ -113,35 +117,37 @@ def put(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-@contextlib.contextmanager
-def weights(folder: Path) -> Iterator[Check]:
-    """Weights that are loaded are those of the file, all of them."""
-    import warnings
-
-    from elicitor.backends.hf_load import load_model
-
+def write_small(folder: Path) -> None:
+    """Write the tiny model and its adapter, each into a folder of its kind's name."""
     for kind, files in small_files().items():
         (folder / kind).mkdir()
         for name, content in files.items():
             (folder / kind / name).write_bytes(content)
 
-    def load(*adapters: Path) -> Mapping[str, Any]:
-        with warnings.catch_warnings():
-            # What only warns would be seen by nobody.
-            warnings.simplefilter("error")
-            source = str(folder / "model")
-            loaded = load_model(source, name="tiny", weights="0", adapters=adapters, dtype="float32")
-        state: Mapping[str, Any] = loaded.model.state_dict()
-        return state
 
-    base = {name: tensor.clone() for name, tensor in load().items()}
+def load_small(folder: Path, kind: str) -> LoadedModel:
+    """Load what `write_small` wrote, by itself or with its adapter merged."""
+    from elicitor.backends.hf_load import load_model
+
+    adapters = [folder / "adapter"] if kind == "adapter" else []
+    with warnings.catch_warnings():
+        # What only warns would be seen by nobody.
+        warnings.simplefilter("error")
+        return load_model(str(folder / "model"), name="tiny", weights="0", adapters=adapters, dtype="float32")
+
+
+@contextlib.contextmanager
+def weights(folder: Path) -> Iterator[Check]:
+    """Weights that are loaded are those of the file, all of them."""
+    write_small(folder)
+    base = {name: tensor.clone() for name, tensor in load_small(folder, "model").model.state_dict().items()}
 
     def check(given: tuple[str, bytes]) -> None:
         kind, content = given
         file = folder / kind / WEIGHTS[kind]
         put(file, content)
         try:
-            state = load(*([folder / "adapter"] if kind == "adapter" else []))
+            state = load_small(folder, kind).model.state_dict()
         finally:
             put(file, small_files()[kind][WEIGHTS[kind]])
         assert state.keys() == base.keys()
@@ -159,4 +165,43 @@ def weights(folder: Path) -> Iterator[Check]:
     yield check
 
 
-WEIGHT_GROUPS = {"weights": Group(damaged(), weights, weight=0.3)}
+@st.composite
+def damaged_json(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """A kind, the name of one of its JSON files and its content: spoilt, or changed by hand."""
+    named = [(kind, name) for kind, files in small_files().items() for name in files if name.endswith(".json")]
+    kind, name = draw(st.sampled_from(sorted(named)))
+    whole = small_files()[kind][name]
+    if draw(st.booleans()):
+        return kind, name, draw(spoilt(st.just(whole)))
+    return kind, name, json.dumps(draw(edited(json.loads(whole)))).encode()
+
+
+@contextlib.contextmanager
+def model_files(folder: Path) -> Iterator[Check]:
+    """A model that is loaded tokenizes and answers."""
+    import torch
+
+    from elicitor.backends.hf_tokenizer import HfTokenizer
+
+    write_small(folder)
+
+    def check(given: tuple[str, str, bytes]) -> None:
+        kind, name, content = given
+        file = folder / kind / name
+        put(file, content)
+        try:
+            loaded = load_small(folder, kind)
+        finally:
+            put(file, small_files()[kind][name])
+        assert HfTokenizer(loaded.tokenizer).encode("words"), "a text without tokens"
+        with torch.inference_mode():
+            logits = loaded.model(input_ids=torch.tensor([[1, 2, 3]])).logits
+        assert logits.shape[:2] == (1, 3)
+
+    yield check
+
+
+WEIGHT_GROUPS = {
+    "weights": Group(damaged(), weights, weight=0.3),
+    "model files": Group(damaged_json(), model_files, weight=0.3),
+}

@@ -19,7 +19,7 @@ import numpy as np
 from elicitor.backends.base import Backend, OnStage
 from elicitor.batch_search import BatchJob, BatchResult, search_batch
 from elicitor.config import RunConfig
-from elicitor.errors import BackendError, ConfigError, ElicitorError
+from elicitor.errors import BackendError, ConfigError, ElicitorError, reason_of
 from elicitor.inputs import Inputs
 from elicitor.labelling import ModelFacts
 from elicitor.models import load_backend
@@ -227,7 +227,7 @@ class WorkerPool:
                     losses[name(argument)] += 1
                     if losses[name(argument)] >= MAX_LOSSES:
                         raise BackendError(
-                            f"{name(argument)} was lost {MAX_LOSSES} times with its worker: {_short(error)}",
+                            f"{name(argument)} was lost {MAX_LOSSES} times with its worker: {reason_of(error)}",
                             fix="look at the memory of the cluster's nodes, then go on with --resume",
                         ) from error
                     again.append(argument)
@@ -248,7 +248,7 @@ class WorkerPool:
             self._ray.init(address=self._options.address, **options)
         except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
             raise ConfigError(
-                f"no Ray cluster can be reached at {self._options.address!r}: {_short(error)}",
+                f"no Ray cluster can be reached at {self._options.address!r}: {reason_of(error)}",
                 fix="start one with 'ray start --head' and give RAY_AUTH_TOKEN if it asks for one, or use --ray local",
             ) from error
 
@@ -295,7 +295,7 @@ class WorkerPool:
             self._failed_starts += 1
             if self._failed_starts >= MAX_LOSSES:
                 raise BackendError(
-                    f"{MAX_LOSSES} workers in a row were lost while they loaded the model: {_short(error)}",
+                    f"{MAX_LOSSES} workers in a row were lost while they loaded the model: {reason_of(error)}",
                     fix="look at the memory of the cluster's nodes, then go on with --resume",
                 ) from error
             self._start()
@@ -330,7 +330,3 @@ def _search(backend: Backend, job: BatchJob) -> BatchResult:
 
 def _name(job: BatchJob) -> str:
     return f"batch {job.batch}" + (f" of run {job.run}" if job.run else "")
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -62,3 +62,8 @@ class ResumeMismatchError(ElicitorError):
 
 class RunLockedError(ElicitorError):
     """Another process is writing to the run folder."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library says, in one line of at most 300 characters; the name of its type where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from elicitor.data import ORDERS
-from elicitor.errors import BackendError, ConfigError
+from elicitor.errors import BackendError, ConfigError, reason_of
 from elicitor.export_card import make_card
 from elicitor.files import make_folder, stray_entry, write_atomic, write_rows
 from elicitor.labelling import Run, load_run
@@ -261,9 +261,9 @@ def push(exported: Exported, repository: str, *, public: bool = False, endpoint:
             commit_message="Labels found by elicitor",
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
         raise BackendError(
-            f"{repository} could not be pushed: {reason}", fix="check its name, and log in with 'hf auth login'"
+            f"{repository} could not be pushed: {reason_of(error)}",
+            fix="check its name, and log in with 'hf auth login'",
         ) from error
     return str(done.repo_url) if hasattr(done, "repo_url") else str(done)
 

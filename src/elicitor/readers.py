@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from elicitor.errors import DataError
+from elicitor.errors import DataError, reason_of
 
 LONGEST_LINE = 2**26
 """Bytes of a line at most, so that a few kilobytes of gzip cannot fill the memory."""
@@ -202,9 +202,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                     yield Row(f"{path} row {number}", values)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         # Names and texts that are not UTF-8, and times that Python does not know, come as ValueErrors of many kinds.
-        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{path} is not a readable Parquet file: {reason}", fix="write it again, or use JSONL"
+            f"{path} is not a readable Parquet file: {reason_of(error)}", fix="write it again, or use JSONL"
         ) from error
 
 
@@ -222,7 +221,6 @@ def _hub_rows(source: str) -> Iterator[Row]:
         for number, values in enumerate(loaded, start=1):
             yield Row(f"{source} row {number}", dict(values))
     except Exception as error:  # datasets raises whatever its readers raise
-        reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{source} could not be loaded: {reason}", fix="check name, config and split, and the network"
+            f"{source} could not be loaded: {reason_of(error)}", fix="check name, config and split, and the network"
         ) from error

@@ -71,6 +71,13 @@ def test_damaged_and_incomplete_weights_are_refused(adapter):
             load_backend(f"adapter:{adapter}")
 
 
+def test_a_damaged_configuration_is_refused(adapter):
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "target_modules": 0.5}))
+    with pytest.raises(BackendError, match=r"the adapter in .* could not be loaded: .*; train it again"):
+        load_backend(f"adapter:{adapter}")
+
+
 def test_an_adapter_without_its_files_is_explained(adapter, tmp_path):
     with pytest.raises(BackendError, match="does not exist"):
         locate(f"adapter:{tmp_path / 'nowhere'}")

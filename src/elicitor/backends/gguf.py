@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from elicitor.backends.gguf_header import check_header
-from elicitor.errors import BackendError
+from elicitor.errors import BackendError, reason_of
 from elicitor.files import disk_error, make_folder, writing
 from elicitor.terminal import say
 
@@ -95,8 +95,10 @@ def _convert(path: Path, folder: Path, *, dtype: str) -> None:
             raise
         if full := disk_error(error, temporary):
             raise full from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise BackendError(f"{path} could not be converted: {reason}", fix="check that the file is whole") from error
+        kind = type(error).__name__
+        raise BackendError(
+            f"{path} could not be converted: {kind}: {reason_of(error)}", fix="check that the file is whole"
+        ) from error
     temporary.rename(folder)
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from elicitor.backends.adapter import merge
 from elicitor.backends.model_files import folder_hash
-from elicitor.errors import BackendError
+from elicitor.errors import BackendError, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +67,18 @@ def load_model(
         with quiet():
             config = AutoConfig.from_pretrained(source, **trust)
             tokenizer = AutoTokenizer.from_pretrained(source, **trust)
+            tokenizer("")  # wrong values in its files show when it is used
             if kind is AutoModelForCausalLM:
                 options = {"config": config, **options}
             options |= {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
             model, told = kind.from_pretrained(source, **trust, **options)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # readers of a damaged file fail in many ways
         fix = "see 'elicitor models' for names"
-        if "trust_remote_code" in reason:
+        if "trust_remote_code" in str(error):
             fix = "read the code that comes with it, and set backend.trust_remote_code=true if you trust it"
-        elif isinstance(error, SafetensorError):
-            fix = "download its weights again, they are damaged"
-        raise BackendError(f"model {name!r} could not be loaded: {reason[:300]}", fix=fix) from error
+        elif not isinstance(error, OSError | ValueError | ImportError | KeyError):
+            fix = "download its files again, they are damaged"
+        raise BackendError(f"model {name!r} could not be loaded: {reason_of(error)}", fix=fix) from error
     # A head of its own is new where a language model is loaded for something else.
     check_complete(told, within="" if kind is AutoModelForCausalLM else f"{model.base_model_prefix}.", name=name)
     weights = weights or getattr(config, "_commit_hash", None) or folder_hash(Path(source))

@@ -8,7 +8,7 @@ from typing import Any
 
 from elicitor.backends.base import Part, TokenIds, Tokenizer
 from elicitor.backends.http_client import Answer, Call, HttpClient, RefusedError
-from elicitor.errors import BackendError
+from elicitor.errors import BackendError, reason_of
 from elicitor.notices import warn
 
 SAMPLE = "The 3 quick foxes: zebra, quiz! (x=7)\nLabel: True"
@@ -172,9 +172,10 @@ def _local_tokenizer(name: str, *, trust_remote_code: bool) -> Tokenizer:
     try:
         with quiet():
             return HfTokenizer(AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code))
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"tokenizer {name!r} could not be loaded: {reason}", fix="check its name") from error
+    except Exception as error:  # readers of a damaged file fail in many ways
+        raise BackendError(
+            f"tokenizer {name!r} could not be loaded: {reason_of(error)}", fix="check its name"
+        ) from error
 
 
 def window_tokens(value: Any) -> int | None:

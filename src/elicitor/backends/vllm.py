@@ -22,7 +22,7 @@ from elicitor.backends.model_files import folder_hash
 from elicitor.backends.questions import Question, questions
 from elicitor.backends.trie import check_fit, check_room, unshared_tokens
 from elicitor.config import BackendConfig
-from elicitor.errors import BackendError
+from elicitor.errors import BackendError, reason_of
 
 
 class VllmBackend:
@@ -222,8 +222,9 @@ def load(source: str, *, name: str, config: BackendConfig) -> VllmBackend:
             seed=0,
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackendError(f"vLLM could not load {name!r}: {reason}", fix="check the name and backend.vllm") from error
+        raise BackendError(
+            f"vLLM could not load {name!r}: {reason_of(error)}", fix="check the name and backend.vllm"
+        ) from error
     parts = [
         vllm.__version__,
         _weights(engine, source),

@@ -20,7 +20,7 @@ from transformers.integrations import TensorBoardCallback, WandbCallback
 from elicitor.backends.adapter import BASE, AdapterBase
 from elicitor.backends.hf_load import LoadedModel, choose_device, choose_dtype, load_model, quiet
 from elicitor.control import Stopped
-from elicitor.errors import BackendError, ConfigError, DataError, ElicitorError
+from elicitor.errors import BackendError, ConfigError, DataError, ElicitorError, reason_of
 from elicitor.files import disk_error, write_json
 from elicitor.models import locate
 from elicitor.tracking import TENSORBOARD, project, tracker_names
@@ -287,13 +287,14 @@ def make_trainer(trainer_type: Callable[..., Any], **arguments: Any) -> Any:
         with quiet():
             made = trainer_type(**arguments)
     except (ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        if "DataParallel" in reason:
+        if "DataParallel" in str(error):
             raise ConfigError(
                 "several GPUs are visible to one process",
                 fix="start with 'accelerate launch -m elicitor ...', or set CUDA_VISIBLE_DEVICES to one of them",
             ) from error
-        raise ConfigError(f"TRL refuses this training: {reason}", fix="change the setting it names") from error
+        raise ConfigError(
+            f"TRL refuses this training: {reason_of(error)}", fix="change the setting it names"
+        ) from error
     if isinstance(made, Trainer):
         for callback in made.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:

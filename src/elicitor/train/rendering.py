@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from elicitor.backends.hf_tokenizer import chat_token_ids
-from elicitor.errors import BackendError, DataError
+from elicitor.errors import BackendError, DataError, reason_of
 from elicitor.tasks.preference import dialogue_turns
 
 Message = dict[str, str]
@@ -112,5 +112,4 @@ def chat_ids(tokenizer: Any, turns: list[Message], *, ends: bool) -> list[int]:
     except BackendError:
         raise
     except Exception as error:  # templates raise jinja2 errors of their own wording
-        reason = " ".join(str(error).split())[:200]
-        raise BackendError(f"the chat template refuses a dialogue: {reason}", fix="drop the row") from error
+        raise BackendError(f"the chat template refuses a dialogue: {reason_of(error)}", fix="drop the row") from error
