@@ -31,6 +31,8 @@ from elicitor.terminal import one_line, terminal
 
 _PLAIN_INTERVAL = 10.0
 """Seconds between progress lines when standard error is not a terminal."""
+_QUIET_INTERVAL = 30.0
+"""Seconds without such a line after which one tells of a step that is still under way."""
 
 
 class Display:
@@ -56,6 +58,7 @@ class Display:
         self._started = working_time()
         self._last_line = self._started
         self._first: int | None = None
+        self._done = ""
         self._listening = ExitStack()
 
     def __enter__(self) -> Display:
@@ -72,6 +75,10 @@ class Display:
         """Count computed tokens; called after each forward pass."""
         self._tokens += count
         self._bar.update(self._task, detail=f"{self._rate()} tok/s")
+        if self._is_due(_QUIET_INTERVAL):
+            elapsed = self._last_line - self._started
+            line = f"{self._shown}:{self._done} {self._tokens:,} tokens {self._rate()} tok/s elapsed {elapsed:.0f} s"
+            self._console.print(line, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Show a warning above the bar."""
@@ -81,12 +88,11 @@ class Display:
         """Show how far the work is."""
         detail = f"{detail} {self._rate()} tok/s"
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
-        now = working_time()
+        self._done = f" {completed}/{total}"
         # What a resumed run found done says nothing of the pace.
         self._first = completed - 1 if self._first is None else self._first
-        if not self._console.is_terminal and now - self._last_line >= _PLAIN_INTERVAL:
-            self._last_line = now
-            elapsed = now - self._started
+        if self._is_due(_PLAIN_INTERVAL):
+            elapsed = self._last_line - self._started
             left = elapsed / max(completed - self._first, 1) * (total - completed)
             line = (
                 f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
@@ -117,6 +123,14 @@ class Display:
         if not self._console.is_terminal:
             news = "paused; 'elicitor control FOLDER resume' goes on" if waits else "goes on"
             self._console.print(f"{self._description}: {news}", markup=False)
+
+    def _is_due(self, interval: float) -> bool:
+        """Whether there is no terminal and no line has been printed for so many seconds; one is then."""
+        now = working_time()
+        if self._console.is_terminal or now - self._last_line < interval:
+            return False
+        self._last_line = now
+        return True
 
     def _rate(self) -> str:
         return f"{self._tokens / max(working_time() - self._started, 1e-3):,.0f}"

@@ -1,0 +1,59 @@
+"""Progress where there is no terminal: a log that says where the work is."""
+
+import pytest
+
+from elicitor import progress
+from elicitor.progress import Display
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds of working time, which tests set."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "working_time", lambda: now[0])
+    return now
+
+
+def test_steps_are_told_every_ten_seconds_with_rate_and_time_left(clock, capsys):
+    with Display("label icm") as display:
+        for step in range(1, 9):
+            clock[0] = 4.0 * step
+            display.tokens(100)
+            display.update(step, 24, f"U {step}.00")
+    assert capsys.readouterr().err.splitlines() == [
+        "label icm: 3/24 U 3.00 25 tok/s elapsed 12 s, left at most 84 s",
+        "label icm: 6/24 U 6.00 25 tok/s elapsed 24 s, left at most 72 s",
+    ]
+
+
+def test_a_resumed_run_foretells_by_its_own_pace(clock, capsys):
+    with Display("label icm") as display:
+        for step in (21, 22, 23):
+            clock[0] += 10.0
+            display.update(step, 30, "")
+    left = [line.rsplit("left at most ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["90 s", "80 s", "70 s"]
+
+
+def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):
+    with Display("suite") as display:
+        clock[0] = 10.0
+        display.part(1, 6)
+        display.stage("poems: search with seed 1")
+        for _ in range(7):
+            clock[0] += 10.0
+            display.tokens(1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "suite: 1/6  0 tok/s elapsed 10 s, left at most 50 s",
+        "suite: poems: search with seed 1",
+        "suite: poems: search with seed 1: 1/6 3,000 tokens 100 tok/s elapsed 30 s",
+        "suite: poems: search with seed 1: 1/6 6,000 tokens 100 tok/s elapsed 60 s",
+    ]
+
+
+def test_nothing_is_told_of_short_work(clock, capsys):
+    with Display("label icm") as display:
+        clock[0] = 9.0
+        display.tokens(100)
+        display.update(1, 1, "")
+    assert capsys.readouterr().err == ""
