@@ -44,7 +44,7 @@ def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):
             clock[0] += 10.0
             display.tokens(1000)
     assert capsys.readouterr().err.splitlines() == [
-        "suite: 1/6  0 tok/s elapsed 10 s, left at most 50 s",
+        "suite: 1/6 0 tok/s elapsed 10 s, left at most 50 s",
         "suite: poems: search with seed 1",
         "suite: poems: search with seed 1: 1/6 3,000 tokens 100 tok/s elapsed 30 s",
         "suite: poems: search with seed 1: 1/6 6,000 tokens 100 tok/s elapsed 60 s",

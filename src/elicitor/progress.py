@@ -86,7 +86,7 @@ class Display:
 
     def update(self, completed: int, total: int, detail: str) -> None:
         """Show how far the work is."""
-        detail = f"{detail} {self._rate()} tok/s"
+        detail = f"{detail} {self._rate()} tok/s".strip()
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         self._done = f" {completed}/{total}"
         # What a resumed run found done says nothing of the pace.
