@@ -12,12 +12,15 @@ import pytest
 pytest.importorskip("trl")
 
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
 from elicitor.errors import BackendError, ConfigError, DataError, ResumeMismatchError
 from elicitor.models import load_backend
+from elicitor.notices import ElicitorWarning
 from elicitor.train.folder import drop_scratch
-from elicitor.train.policy import read_prompts
-from elicitor.train.rl import hacking_signs, in_order_of_steps, reward_gain, train_rl
+from elicitor.train.policy import prompt_ids, read_prompts
+from elicitor.train.rendering import messages
+from elicitor.train.rl import hacking_signs, in_order_of_steps, reward_gain, split_prompts, train_rl
 from elicitor.train.rl_log import Point, RlLog
 from elicitor.train.rl_settings import RlSettings
 from elicitor.train.settings import build_settings
@@ -175,6 +178,24 @@ def test_prompts_are_read_once_each(tmp_path):
     path.write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="none of the columns question, prompt, instruction"):
         read_prompts(str(path))
+
+
+def test_prompts_in_which_trl_would_read_a_control_token_are_left_out(tiny, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny)
+    control = tokenizer.eos_token
+    path = tmp_path / "x.jsonl"
+    texts = [f"q {i}" for i in range(12)] + [f"q {control} answer", control]
+    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    with pytest.warns(ElicitorWarning, match="2 of 14 prompts are left out: TRL would read a control token"):
+        dealt = split_prompts(str(path), tokenizer, SMALL)
+    assert {*dealt.train, *dealt.select, *dealt.test} == set(texts[:12])
+    assert (dealt.control_tokens, dealt.too_long) == (2, 0)
+
+    def as_trl(text):
+        return tokenizer.apply_chat_template(messages(text), add_generation_prompt=True, return_dict=False)
+
+    assert all(as_trl(text) == prompt_ids(tokenizer, text) for text in texts[:12])
+    assert all(as_trl(text) != prompt_ids(tokenizer, text) for text in texts[12:])
 
 
 def test_too_few_prompts_and_uneven_groups_are_refused(tiny, prompts, tmp_path):

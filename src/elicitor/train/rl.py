@@ -24,11 +24,13 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from elicitor.backends.adapter import BASE, AdapterBase, reading_adapter
 from elicitor.backends.base import OnStage, Progress
+from elicitor.backends.hf_tokenizer import control_pattern
 from elicitor.control import working_time
 from elicitor.errors import DataError
 from elicitor.files import write_rows
 from elicitor.manifest import package_versions
 from elicitor.metrics import Estimate, mean
+from elicitor.notices import warn
 from elicitor.train.folder import (
     adopt,
     finish,
@@ -70,12 +72,15 @@ class Prompts:
         select: Choose the checkpoint.
         test: Compare start and result.
         too_long: Prompts left out.
+        control_tokens: Prompts left out that hold the text of a control token: TRL, which tokenises the prompts of
+            rollouts, would read the token.
     """
 
     train: tuple[str, ...]
     select: tuple[str, ...]
     test: tuple[str, ...]
     too_long: int
+    control_tokens: int
 
 
 def split_prompts(source: str, tokenizer: Any, settings: RlSettings, *, limit: int | None = None) -> Prompts:
@@ -91,7 +96,11 @@ def split_prompts(source: str, tokenizer: Any, settings: RlSettings, *, limit: i
         DataError: If there are too few.
     """
     prompts = read_prompts(source, limit=limit)
-    short = [text for text in prompts if len(prompt_ids(tokenizer, text)) <= settings.max_prompt_tokens]
+    controls = control_pattern(tokenizer)
+    plain = [text for text in prompts if controls is None or not controls.search(text)]
+    if left := len(prompts) - len(plain):
+        warn(f"{left} of {len(prompts)} prompts are left out: TRL would read a control token in their text")
+    short = [text for text in plain if len(prompt_ids(tokenizer, text)) <= settings.max_prompt_tokens]
     held = settings.eval_prompts + settings.test_prompts
     at_once = settings.batch_size * settings.gradient_accumulation // settings.group_size
     if len(short) < held + at_once:
@@ -102,7 +111,7 @@ def split_prompts(source: str, tokenizer: Any, settings: RlSettings, *, limit: i
         )
     dealt = [short[i] for i in np.random.default_rng(settings.seed).permutation(len(short))]
     select, test = dealt[: settings.eval_prompts], dealt[settings.eval_prompts : held]
-    return Prompts(tuple(dealt[held:]), tuple(select), tuple(test), len(prompts) - len(short))
+    return Prompts(tuple(dealt[held:]), tuple(select), tuple(test), len(plain) - len(short), left)
 
 
 def in_order_of_steps(prompts: Sequence[str], settings: RlSettings) -> list[str]:
@@ -216,6 +225,7 @@ def train_rl(
                 "reward": reward_name,
                 "prompts": {name: len(getattr(prompts, name)) for name in ("train", "select", "test")},
                 "too_long": prompts.too_long,
+                "control_tokens": prompts.control_tokens,
                 **_conclude(
                     policy,
                     loaded.tokenizer,
