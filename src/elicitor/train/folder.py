@@ -20,6 +20,8 @@ import yaml
 from elicitor.control import controlled
 from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.files import hold, make_folder, read_json, stray_entry, write_atomic, write_json, writing
+from elicitor.manifest import package_versions
+from elicitor.notices import warn
 from elicitor.runs import LOCK
 from elicitor.yaml_files import read_mapping
 
@@ -76,7 +78,8 @@ def training_folder(
 
     Args:
         path: The folder; new or empty unless ``resume``.
-        made_from: Settings, and hashes of rows and model: what a resumed training must share. JSON values.
+        made_from: Settings, and hashes of rows and model: what a resumed training must share. JSON values. Versions of
+            packages are written beside them; a resume with others is said to the user.
         resume: Go on with what is there, if it has begun.
         what: What it is called in messages.
 
@@ -109,7 +112,8 @@ def training_folder(
     # Trainers write their own checkpoints, and each library says in its own way that it cannot.
     with lock, writing(path), controlled(path):
         if not begun:
-            write_atomic(path / MADE_FROM, yaml.safe_dump(dict(made_from), sort_keys=False, allow_unicode=True))
+            values = {**made_from, "versions": package_versions()}
+            write_atomic(path / MADE_FROM, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         if is_finished(path):
             # A kill may have come between the result and the end of clearing up.
             drop_scratch(path)
@@ -200,9 +204,19 @@ def _compare(path: Path, made_from: Mapping[str, Any], *, what: str) -> None:
     before = read_mapping(path / MADE_FROM, error=DataError, hint="start again in another --output-dir")
     # JSON and back, so that tuples and lists compare equal.
     now = json.loads(json.dumps(made_from))
+    versions = before.pop("versions", None)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ResumeMismatchError(
                 f"the {what} was made with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or choose another --output-dir",
             )
+    if isinstance(versions, dict) and not is_finished(path):
+        _warn_of_other_versions(versions, f"the {what} in {path}")
+
+
+def _warn_of_other_versions(before: Mapping[str, Any], what: str) -> None:
+    now = package_versions()
+    others = [f"{name} {before[name]}, now {now.get(name, 'none')}" for name in before if before[name] != now.get(name)]
+    if others:
+        warn(f"{what} was begun with {'; '.join(others)}: its result may differ from that of one run through")

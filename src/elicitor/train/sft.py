@@ -243,7 +243,6 @@ def fit(
         "model": model,
         "weights": loaded.weights,
         "settings": settings.model_dump(mode="json", exclude={"report_to", "checkpoint_steps"}),
-        "versions": package_versions(),
     }
     with training_folder(folder, made_from, resume=resume):
         if is_finished(folder):
@@ -273,6 +272,7 @@ def fit(
                 {"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry
             ],
             "settings": settings.model_dump(mode="json"),
+            "versions": package_versions(),
         }
         if is_main_process():
             finish(folder, result)
