@@ -1,5 +1,7 @@
 """The scripts of bench/ end a user's mistake as the command does."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,25 @@ def test_bad_data_are_one_line(tmp_path):
         ("search.py", ["--data", "x.jsonl", "--seeds", "0,x"], "argument --seeds: invalid integers value: '0,x'"),
         ("quality.py", ["--data", "sentiment"], "'sentiment' is not TASK=FILE"),
         ("leave_one_out.py", ["--model", "nonsense:x"], "error: model 'nonsense:x' has no known form"),
+        ("profile_tree.py", ["--model", "fake"], "error: fake is not computed here; name bundled, gguf:FILE"),
     ],
 )
 def test_bad_arguments_are_told(script, arguments, told):
     assert told in said_of_a_mistake(script, *arguments)
+
+
+def test_the_profile_of_a_tree_adds_up(tmp_path):
+    file = tmp_path / "profile.json"
+    words = [sys.executable, str(BENCH / "profile_tree.py"), "--n", "8", "--json", str(file)]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    limit, tree, again = json.loads(file.read_text())["rows"]
+    assert (limit["what"], tree["what"], again["what"]) == ("limit", "tree", "limit")
+    assert limit["tokens"] == again["tokens"] == 2 * limit["keys_a_token"]
+    assert tree["tokens"] > limit["tokens"]
+    for row in (limit, tree, again):
+        assert 0 < row["products_seconds"] + row["attention_seconds"] < row["cpu_seconds"]
+        assert row["products_seconds"] > 0
+        assert row["attention_seconds"] > 0
