@@ -26,13 +26,18 @@ def test_steps_are_told_every_ten_seconds_with_rate_and_time_left(clock, capsys)
     ]
 
 
-def test_a_resumed_run_foretells_by_its_own_pace(clock, capsys):
+@pytest.mark.parametrize("steps", [(21, 22, 23), (10, 15, 20)], ids=["resumed", "several at once"])
+def test_the_time_left_is_foretold_by_what_was_watched(clock, capsys, steps):
     with Display("label icm") as display:
-        for step in (21, 22, 23):
+        for step in steps:
             clock[0] += 10.0
             display.update(step, 30, "")
-    left = [line.rsplit("left at most ")[1] for line in capsys.readouterr().err.splitlines()]
-    assert left == ["90 s", "80 s", "70 s"]
+    pace = 10.0 / (steps[1] - steps[0])
+    assert [line.partition(" elapsed ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "10 s",
+        f"20 s, left at most {pace * (30 - steps[1]):.0f} s",
+        f"30 s, left at most {pace * (30 - steps[2]):.0f} s",
+    ]
 
 
 def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):

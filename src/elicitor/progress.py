@@ -57,7 +57,7 @@ class Display:
         self._tokens = 0
         self._started = working_time()
         self._last_line = self._started
-        self._first: int | None = None
+        self._first: tuple[int, float] | None = None
         self._done = ""
         self._listening = ExitStack()
 
@@ -89,14 +89,15 @@ class Display:
         detail = f"{detail} {self._rate()} tok/s".strip()
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         self._done = f" {completed}/{total}"
-        # What a resumed run found done says nothing of the pace.
-        self._first = completed - 1 if self._first is None else self._first
+        # The pace is known from the first step on, or between two looks: what was found done says nothing of it.
+        self._first = self._first or ((0, self._started) if completed <= 1 else (completed, working_time()))
         if self._is_due(_PLAIN_INTERVAL):
-            elapsed = self._last_line - self._started
-            left = elapsed / max(completed - self._first, 1) * (total - completed)
-            line = (
-                f"{self._description}: {completed}/{total} {detail} elapsed {elapsed:.0f} s, left at most {left:.0f} s"
-            )
+            known, since = self._first
+            left = ""
+            if completed > known:
+                pace = (self._last_line - since) / (completed - known)
+                left = f", left at most {pace * (total - completed):.0f} s"
+            line = f"{self._description}: {completed}/{total} {detail} elapsed {self._last_line - self._started:.0f} s{left}"
             self._console.print(line, markup=False, soft_wrap=True)
 
     def part(self, done: int, parts: int) -> None:
