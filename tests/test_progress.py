@@ -49,10 +49,24 @@ def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):
             clock[0] += 10.0
             display.tokens(1000)
     assert capsys.readouterr().err.splitlines() == [
-        "suite: 1/6 0 tok/s elapsed 10 s, left at most 50 s",
+        "suite: 1/6 elapsed 10 s, left at most 50 s",
         "suite: poems: search with seed 1",
-        "suite: poems: search with seed 1: 1/6 3,000 tokens 100 tok/s elapsed 30 s",
-        "suite: poems: search with seed 1: 1/6 6,000 tokens 100 tok/s elapsed 60 s",
+        "suite: poems: search with seed 1: 1/6 3,000 tokens 75 tok/s elapsed 40 s",
+        "suite: poems: search with seed 1: 1/6 6,000 tokens 86 tok/s elapsed 70 s",
+    ]
+
+
+def test_work_that_counts_no_tokens_has_no_rate_and_one_clock(clock, capsys):
+    with Display("train rl") as display:
+        clock[0] = 30.0
+        display.stage("training")
+        for step in (1, 2):
+            clock[0] += 20.0
+            display.update(step, 4, "loss 0.500")
+            display.stage(f"step {step}: held-out reward 0.1")
+    assert capsys.readouterr().err.splitlines()[1::2] == [
+        "train rl: 1/4 loss 0.500 elapsed 20 s, left at most 60 s",
+        "train rl: 2/4 loss 0.500 elapsed 40 s, left at most 40 s",
     ]
 
 

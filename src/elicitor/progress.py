@@ -74,10 +74,10 @@ class Display:
     def tokens(self, count: int) -> None:
         """Count computed tokens; called after each forward pass."""
         self._tokens += count
-        self._bar.update(self._task, detail=f"{self._rate()} tok/s")
+        self._bar.update(self._task, detail=self._rate())
         if self._is_due(_QUIET_INTERVAL):
             elapsed = self._last_line - self._started
-            line = f"{self._shown}:{self._done} {self._tokens:,} tokens {self._rate()} tok/s elapsed {elapsed:.0f} s"
+            line = f"{self._shown}:{self._done} {self._tokens:,} tokens {self._rate()} elapsed {elapsed:.0f} s"
             self._console.print(line, markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
@@ -86,7 +86,7 @@ class Display:
 
     def update(self, completed: int, total: int, detail: str) -> None:
         """Show how far the work is."""
-        detail = f"{detail} {self._rate()} tok/s".strip()
+        detail = f"{detail} {self._rate()}".strip()
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         self._done = f" {completed}/{total}"
         # The pace is known from the first step on, or between two looks: what was found done says nothing of it.
@@ -97,7 +97,8 @@ class Display:
             if completed > known:
                 pace = (self._last_line - since) / (completed - known)
                 left = f", left at most {pace * (total - completed):.0f} s"
-            line = f"{self._description}: {completed}/{total} {detail} elapsed {self._last_line - self._started:.0f} s{left}"
+            where = f"{completed}/{total} {detail}".strip()
+            line = f"{self._description}: {where} elapsed {self._last_line - self._started:.0f} s{left}"
             self._console.print(line, markup=False, soft_wrap=True)
 
     def part(self, done: int, parts: int) -> None:
@@ -109,8 +110,8 @@ class Display:
         self.update(done, batches, "batches")
 
     def stage(self, name: str) -> None:
-        """Show what begins now; the clock of the rate runs from the last stage before any token."""
-        if self._tokens == 0:
+        """Show what begins now; the clock of the rate runs from the last stage before any work is told of."""
+        if self._tokens == 0 and self._first is None:
             self._started = working_time()
         name = one_line(name)
         self._shown = f"{self._description}: {name}"
@@ -134,7 +135,9 @@ class Display:
         return True
 
     def _rate(self) -> str:
-        return f"{self._tokens / max(working_time() - self._started, 1e-3):,.0f}"
+        """Tokens a second; nothing where none are counted."""
+        rate = self._tokens / max(working_time() - self._started, 1e-3)
+        return f"{rate:,.0f} tok/s" if self._tokens else ""
 
 
 def label_with_progress(config: RunConfig, folder: Path, *, resume: bool, cluster: RayOptions | None = None) -> Run:
