@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Beyond the paper: do two models find the same labels? Give --model twice.
+# Beyond the paper: do two models find the same labels, and does each under other seeds? Give --model twice.
 #
 #     bash examples/paper/extension_agreement.sh --preset laptop --data-dir DATA --model bundled --model hf:Qwen/Qwen2.5-0.5B
 #
@@ -18,12 +18,18 @@ fi
 settings > "$OUT/label.yaml"
 flags=("$ROWS" --task "$TASK" --config "$OUT/label.yaml")
 if [ "$SHORT" != null ]; then flags+=(--limit "$SHORT"); fi
-runs=()
+runs=() others=()
 for number in 0 1; do
-  run="$OUT/model-$number"
   if [ -n "$DRY" ]; then elicitor label "${flags[@]}" --model "${MODELS[$number]}" --dry-run; continue; fi
-  elicitor label "${flags[@]}" --model "${MODELS[$number]}" --seed "$FIRST_SEED" --output-dir "$run" --resume "${RAY_FLAGS[@]}"
-  runs+=("$run")
+  for seed in ${SEEDS//,/ }; do
+    run="$OUT/model-$number-seed-$seed"
+    elicitor label "${flags[@]}" --model "${MODELS[$number]}" --seed "$seed" --output-dir "$run" --resume "${RAY_FLAGS[@]}"
+    runs+=("$run")
+  done
 done
-if [ -z "$DRY" ]; then elicitor audit "${runs[0]}" --against "${runs[1]}"; fi
-finish utility "${runs[@]}"
+if [ -n "$DRY" ]; then echo "each model's search once for each seed of $SEEDS"; fi
+if [ -z "$DRY" ]; then
+  for run in "${runs[@]:1}"; do others+=(--against "$run"); done
+  elicitor audit "${runs[0]}" "${others[@]}"
+fi
+finish utility "$OUT/model-0-seed-$FIRST_SEED" "$OUT/model-1-seed-$FIRST_SEED"

@@ -63,7 +63,8 @@ def measured(folder: Path) -> list[Row]:
     for file in sorted(folder.glob("winrate.json")):
         rows += [winrate_row(one) for one in json.loads(file.read_text(encoding="utf-8"))]
     for file in sorted(folder.glob("*/audit.json")):
-        rows += agreement_rows(file.parent.name, read_json(file), read_json(file.with_name("manifest.json")))
+        config = yaml.safe_load(file.with_name("config.yaml").read_text(encoding="utf-8"))
+        rows += agreement_rows(config["task"], config["model"], read_json(file))
     return rows + search_rows(folder)
 
 
@@ -161,15 +162,19 @@ def _labels(model: str) -> str:
     return "found, before relabelling" if path.name == "initial" else path.name.removeprefix("rm-")
 
 
-def agreement_rows(name: str, audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[Row]:
-    """How far runs of other models or seeds found the same labels; shares without an interval."""
+def agreement_rows(task: str, model: str, audit: Mapping[str, Any]) -> list[Row]:
+    """How far runs of other seeds, or of another model under several seeds, found the same labels as a model's first run."""
     rows = []
     for check in audit["checks"]:
         if check["name"] in ("seeds", "models") and "agreement" in check["figures"]:
-            runs = f"{check['figures']['runs']} runs"
+            found = check["figures"]
+            condition = "with other seeds" if check["name"] == "seeds" else "with the other model"
+            seeds = found["runs"] - (check["name"] == "models")
             for measure in ("agreement", "kappa"):
-                figure = {"value": check["figures"][measure], "n": audit["n_examples"]}
-                rows.append(_row(name, manifest["model"]["name"], check["name"], runs, measure, figure))
+                lower, upper = found[f"{measure}_interval"]
+                figure = {"value": found[measure], "lower": lower, "upper": upper, "n": audit["n_examples"]}
+                figure |= {"groups": found["groups"], "seeds": seeds}
+                rows.append(_row(task, model, "search", condition, measure, figure))
     return rows
 
 

@@ -145,8 +145,7 @@ def audit(
         check_margins(labels, asked),
         check_context(labels, asked),
         _check_salience(workload, found, suspected, permutations=permutations),
-        check_agreement("seeds", labels, [_labels_of(one, workload) for one in same]),
-        check_agreement("models", labels, [_labels_of(one, workload) for one in other_models]),
+        *_check_agreement(workload, labels, same, other_models),
     ]
     result = Audit(
         verdict=max((check.verdict for check in checks), key=GRAVITY.index),
@@ -269,6 +268,17 @@ def _check_salience(
         permutations=permutations,
     )
     return check_salience(predictor, n=len(found))
+
+
+def _check_agreement(
+    workload: Workload, labels: NDArray[np.int64], same: Sequence[Run], other_models: Sequence[Run]
+) -> list[Check]:
+    groups = [workload.task.cluster(example) for example in workload.dataset.examples]
+    rng = np.random.default_rng(workload.config.seed)
+    return [
+        check_agreement("seeds", labels, [_labels_of(one, workload) for one in same], groups=groups, rng=rng),
+        check_agreement("models", labels, [_labels_of(one, workload) for one in other_models], groups=groups, rng=rng),
+    ]
 
 
 def _columns(config: RunConfig, task: Task, names: Sequence[str]) -> dict[str, list[str | None]]:

@@ -5,7 +5,6 @@ Thresholds are rules of thumb, stated in each docstring and in docs/audit.md; ev
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from elicitor.agreement import agreement
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment
 from elicitor.objective import Array, log_odds
@@ -256,7 +256,12 @@ def check_salience(predictor: Predictor | None, *, n: int) -> Check:
 
 
 def check_agreement(
-    what: Literal["seeds", "models"], labels: NDArray[np.int64], others: Sequence[Sequence[int]]
+    what: Literal["seeds", "models"],
+    labels: NDArray[np.int64],
+    others: Sequence[Sequence[int]],
+    *,
+    groups: Sequence[str],
+    rng: np.random.Generator,
 ) -> Check:
     """Whether other seeds, or other models, find the same labels, beyond what their class shares give by chance.
 
@@ -264,6 +269,8 @@ def check_agreement(
         what: What differs between the runs.
         labels: Found label index of each example.
         others: Labels that other runs found.
+        groups: Group of each example.
+        rng: Draws the resamples of the intervals.
 
     Returns:
         ``failed`` if Cohen's kappa, averaged over pairs of runs, is below 0.3; ``ok`` from 0.6 on.
@@ -273,45 +280,31 @@ def check_agreement(
         return Check(what, "not done", f"no run with other {what} to compare with", f"add {how}", {})
     runs = np.stack([labels, *map(np.asarray, others)])
     pairs = list(combinations(runs, 2)) if what == "seeds" else [(labels, other) for other in runs[1:]]
-    agreement = float(np.mean([np.mean(a == b) for a, b in pairs]))
-    kappas = [cohens_kappa(a, b) for a, b in pairs]
-    kappa = float(np.mean(kappas))
+    found = agreement(pairs, groups, rng=rng)
+    kappa = float(np.mean(found.kappas))
     flips = float(np.mean([len(set(column)) > 1 for column in runs.T.tolist()]))
     figures = {
         "runs": len(runs),
-        "agreement": agreement,
+        "agreement": found.share.value,
+        "agreement_interval": [found.share.lower, found.share.upper],
         "kappa": kappa,
-        "kappas": kappas,
+        "kappa_interval": [found.kappa.lower, found.kappa.upper],
+        "kappas": list(found.kappas),
+        "groups": found.share.groups,
         "examples_that_differ": flips,
     }
     finding = (
-        f"{len(runs)} runs agree on {agreement:.0%} of the labels, kappa {kappa:.2f}; {flips:.0%} of the examples have more "
+        f"{len(runs)} runs agree on {found.share} of the labels, kappa {found.kappa}; {flips:.0%} of the examples have more "
         "than one label"
     )
     advice = (
         f"{what} find different concepts: read where they differ, use more examples or a larger model, or --abstain"
     )
-    if min(kappas) < -0.3:
+    if min(found.kappas) < -0.3:
         advice = f"two runs found opposite labels: the concept is coherent both ways round; {advice}"
-    if kappa < 0.3 or min(kappas) < -0.3:
+    if kappa < 0.3 or min(found.kappas) < -0.3:
         return Check(what, "failed", finding, advice, figures)
     return Check(what, "ok" if kappa >= 0.6 else "look", finding, "" if kappa >= 0.6 else advice, figures)
-
-
-def cohens_kappa(left: NDArray[np.int64], right: NDArray[np.int64]) -> float:
-    """Agreement beyond chance: (agreement - expected) / (1 - expected); 0 where both gave one and the same label to all.
-
-    Args:
-        left: Shape (examples,), label indices.
-        right: Shape (examples,).
-
-    Returns:
-        At most 1; 0 is what equal class shares give by chance. Two runs that collapsed alike agree by their shares alone.
-    """
-    n = len(left)
-    shares = [Counter(side.tolist()) for side in (left, right)]
-    expected = sum(shares[0][label] * shares[1][label] for label in shares[0]) / n**2
-    return 0.0 if expected == 1 else float((np.mean(left == right) - expected) / (1 - expected))
 
 
 def own_log_odds(labels: NDArray[np.int64], asked: Asked) -> Array:

@@ -108,9 +108,9 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     Raises:
         ValueError: If there are no items, or the shapes differ.
     """
-    index = _group_index(correct, groups)
+    index = group_index(correct, groups)
     draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
-    estimate = _estimate(correct.mean(axis=1), np.clip(draws, 0, 1), index)
+    estimate = estimate_of(correct.mean(axis=1), np.clip(draws, 0, 1), index)
     if estimate.lower is not None and (correct.all() or not correct.any()):
         # No resample differs from another, which does not make four answers of four certain.
         lower, upper = wilson(float(correct.all()), n=estimate.groups)
@@ -133,9 +133,9 @@ def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, res
     Raises:
         ValueError: If there are no items, or the shapes differ.
     """
-    index = _group_index(values, groups)
+    index = group_index(values, groups)
     draws = _resampled_means([values], index, rng=rng, resamples=resamples)[0]
-    return _estimate(values.mean(axis=1), draws, index)
+    return estimate_of(values.mean(axis=1), draws, index)
 
 
 def auroc(
@@ -161,15 +161,15 @@ def auroc(
     Raises:
         ValueError: If there are no items, or the shapes differ.
     """
-    index = _group_index(scores, groups)
-    weights = _group_weights(index, rng=rng, resamples=resamples)
+    index = group_index(scores, groups)
+    weights = group_weights(index, rng=rng, resamples=resamples)
     whole = np.ones((1, len(index)))
     values = np.stack([_weighted_auroc(row, truth, whole)[0] for row in scores])
     if np.isnan(values).any():
         return Estimate(None, None, None, n=len(index), groups=int(index.max()) + 1, seeds=len(scores))
     draws = _over_seeds(np.stack([_weighted_auroc(row, truth, weights) for row in scores], axis=1), rng=rng)
     # A resample of one kind alone has no area; it says nothing about the spread of those that have one.
-    return _estimate(values, np.clip(draws[~np.isnan(draws)], 0, 1), index)
+    return estimate_of(values, np.clip(draws[~np.isnan(draws)], 0, 1), index)
 
 
 def calibration_error(
@@ -201,16 +201,16 @@ def calibration_error(
         ValueError: If there are no items, or the shapes differ.
     """
     confidence = probabilities.max(axis=2)
-    index = _group_index(confidence, groups)
+    index = group_index(confidence, groups)
     gaps = confidence - (probabilities.argmax(axis=2) == truth)
     places = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    weights = np.concatenate([np.ones((1, len(index))), _group_weights(index, rng=rng, resamples=resamples)])
+    weights = np.concatenate([np.ones((1, len(index))), group_weights(index, rng=rng, resamples=resamples)])
     errors = np.zeros((len(weights), len(confidence)))
     for seed, (row, place) in enumerate(zip(gaps, places, strict=True)):
         for k in range(bins):
             errors[:, seed] += np.abs(weights @ np.where(place == k, row, 0.0))
     errors /= weights.sum(axis=1, keepdims=True)
-    return _estimate(errors[0], np.clip(_over_seeds(errors[1:], rng=rng), 0, 1), index)
+    return estimate_of(errors[0], np.clip(_over_seeds(errors[1:], rng=rng), 0, 1), index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,9 +248,9 @@ def difference(
         ValueError: If there are no items, or the shapes differ.
     """
     gained = first.astype(np.float64) - second.astype(np.float64)
-    index = _group_index(gained, groups)
+    index = group_index(gained, groups)
     draws = _resampled_means([gained], index, rng=rng, resamples=resamples)[0]
-    estimate = _estimate(gained.mean(axis=1), np.clip(draws, -1, 1), index)
+    estimate = estimate_of(gained.mean(axis=1), np.clip(draws, -1, 1), index)
     if estimate.lower is None or estimate.value is None:
         return Difference(estimate, None)
     if not gained.any():
@@ -289,7 +289,7 @@ def gap_recovered(
     Raises:
         ValueError: If there are no items, or the shapes differ.
     """
-    index = _group_index(method, groups)
+    index = group_index(method, groups)
     found, zero, gold = _resampled_means([method, zero_shot, golden], index, rng=rng, resamples=resamples)
     n_groups = int(index.max()) + 1
     gap = gold - zero
@@ -306,13 +306,22 @@ def gap_recovered(
     return Estimate(value, lower, upper, n=method.shape[1], groups=n_groups, seeds=method.shape[0])
 
 
-def _group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]:
+def group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]:
+    """Number of each item's group, from 0 on.
+
+    Args:
+        table: Shape (seeds, items).
+        groups: Group of each item.
+
+    Raises:
+        ValueError: If there are no items, or the shapes differ.
+    """
     if table.ndim != 2 or table.size == 0 or table.shape[1] != len(groups):
         raise ValueError(f"got a table of shape {table.shape} and {len(groups)} groups; need (seeds, items), not empty")
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
-def _estimate(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: NDArray[np.int64]) -> Estimate:
+def estimate_of(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: NDArray[np.int64]) -> Estimate:
     """Mean over seeds with a percentile interval from the draws; none where there is one group alone."""
     n_groups = int(index.max()) + 1
     ends = np.quantile(draws, [0.025, 0.975]).tolist() if n_groups > 1 and len(draws) else [None, None]
@@ -332,7 +341,7 @@ def _drawn_groups(n_groups: int, *, rng: np.random.Generator, resamples: int) ->
     return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples).astype(np.int64)
 
 
-def _group_weights(index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
+def group_weights(index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
     """How often each item is in each resample of groups, shape (resamples, items)."""
     return _drawn_groups(int(index.max()) + 1, rng=rng, resamples=resamples)[:, index].astype(np.float64)
 
