@@ -161,7 +161,9 @@ def test_reward_models_are_compared_from_the_found_one_on(summary):
         return {"model": model, "subset": None, "accuracy": estimate(value, value - 0.1, value + 0.1)}
 
     gain = {"model": "out/rm-golden", "less_first": {"estimate": estimate(0.1, 0.02, 0.3)}}
-    rows = summary.reward_rows({"rows": [row("out/rm-found", 0.5), row("out/rm-golden", 0.6)], "gains": [gain]})
+    result = {"rows": [row("out/rm-found", 0.5), row("out/rm-golden", 0.6)], "gains": [gain]}
+    rows = summary.reward_rows("bundled", result)
+    assert {row["model"] for row in rows} == {"bundled"}
     made = summary.summarize("figure_7", rows, **FACTS)
     (finding,) = made["findings"]
     assert [finding[key] for key in ("condition", "value", "lower", "upper")] == [

@@ -41,18 +41,19 @@ def test_the_time_left_is_foretold_by_what_was_watched(clock, capsys, steps):
 
 
 def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):
+    stage = "a task whose name alone is as long as many a line is, and longer than a terminal: search with seed 1"
     with Display("suite") as display:
         clock[0] = 10.0
         display.part(1, 6)
-        display.stage("poems: search with seed 1")
+        display.stage(stage)
         for _ in range(7):
             clock[0] += 10.0
             display.tokens(1000)
     assert capsys.readouterr().err.splitlines() == [
         "suite: 1/6 elapsed 10 s, left at most 50 s",
-        "suite: poems: search with seed 1",
-        "suite: poems: search with seed 1: 1/6 3,000 tokens 75 tok/s elapsed 40 s",
-        "suite: poems: search with seed 1: 1/6 6,000 tokens 86 tok/s elapsed 70 s",
+        "suite: " + stage,
+        f"suite: {stage}: 1/6 3,000 tokens 75 tok/s elapsed 40 s",
+        f"suite: {stage}: 1/6 6,000 tokens 86 tok/s elapsed 70 s",
     ]
 
 

@@ -59,12 +59,12 @@ def measured(folder: Path) -> list[Row]:
     for file in sorted(folder.glob("*/ablation-result.json")):
         rows += ablation_rows(read_json(file.with_name("ablation.json")), read_json(file))
     for file in sorted(folder.glob("reward.json")):
-        rows += reward_rows(read_json(file))
+        rows += reward_rows(_task_and_model(folder / "labels")[1], read_json(file))
     for file in sorted(folder.glob("winrate.json")):
-        rows += [winrate_row(one) for one in json.loads(file.read_text(encoding="utf-8"))]
+        model = _task_and_model(folder / "labels")[1]
+        rows += [winrate_row(model, one) for one in json.loads(file.read_text(encoding="utf-8"))]
     for file in sorted(folder.glob("*/audit.json")):
-        config = yaml.safe_load(file.with_name("config.yaml").read_text(encoding="utf-8"))
-        rows += agreement_rows(config["task"], config["model"], read_json(file))
+        rows += agreement_rows(*_task_and_model(file.parent), read_json(file))
     return rows + search_rows(folder)
 
 
@@ -129,12 +129,17 @@ def ablation_rows(settings: Mapping[str, Any], result: Mapping[str, Any]) -> lis
     return rows
 
 
-def reward_rows(result: Mapping[str, Any]) -> list[Row]:
-    """Pairwise accuracy of reward models, and what the first one is better by."""
+def _task_and_model(run: Path) -> tuple[str, str]:
+    """What a run labelled, and with which model."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return config["task"], config["model"]
+
+
+def reward_rows(model: str, result: Mapping[str, Any]) -> list[Row]:
+    """Pairwise accuracy of reward models on one base, and what the first one is better by."""
+    name, setting = "reward model", "reward model"
     rows = [
-        _row(
-            "reward model", Path(one["model"]).name, "reward model", _labels(one["model"]), "accuracy", one["accuracy"]
-        )
+        _row(name, model, setting, _labels(one["model"]), "accuracy", one["accuracy"])
         for one in result["rows"]
         if one["subset"] is None
     ]
@@ -143,17 +148,13 @@ def reward_rows(result: Mapping[str, Any]) -> list[Row]:
         turned["value"], turned["lower"], turned["upper"] = (
             None if turned[key] is None else -turned[key] for key in ("value", "upper", "lower")
         )
-        name = Path(gain["model"]).name
-        rows.append(
-            _row("reward model", name, "reward model", f"found less {_labels(gain['model'])}", "difference", turned)
-        )
+        rows.append(_row(name, model, setting, f"found less {_labels(gain['model'])}", "difference", turned))
     return rows
 
 
-def winrate_row(one: Mapping[str, Any]) -> Row:
-    """How often a policy wins, by one judge."""
-    judge = f"judged by {Path(one['judge']).name}"
-    return _row("policy", Path(one["first"]).name, judge, "win rate", "win rate", one["win_rate"])
+def winrate_row(model: str, one: Mapping[str, Any]) -> Row:
+    """How often a policy trained from a model wins, by one judge."""
+    return _row("policy", model, f"judged by {Path(one['judge']).name}", "win rate", "win rate", one["win_rate"])
 
 
 def _labels(model: str) -> str:

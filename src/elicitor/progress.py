@@ -117,14 +117,14 @@ class Display:
         self._shown = f"{self._description}: {name}"
         self._bar.update(self._task, description=self._shown)
         if not self._console.is_terminal:
-            self._console.print(f"{self._description}: {name}", markup=False)
+            self._console.print(f"{self._description}: {name}", markup=False, soft_wrap=True)
 
     def paused(self, waits: bool) -> None:
         """Show that the work waits until it is told to go on, or that it does go on."""
         self._bar.update(self._task, description=f"{self._shown}: paused" if waits else self._shown)
         if not self._console.is_terminal:
             news = "paused; 'elicitor control FOLDER resume' goes on" if waits else "goes on"
-            self._console.print(f"{self._description}: {news}", markup=False)
+            self._console.print(f"{self._description}: {news}", markup=False, soft_wrap=True)
 
     def _is_due(self, interval: float) -> bool:
         """Whether there is no terminal and no line has been printed for so many seconds; one is then."""
