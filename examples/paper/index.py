@@ -136,7 +136,8 @@ def findings(figure: str, of: Mapping[str, Any], summaries: Mapping[str, Mapping
             if row["says"] == finding["says"]
         ]
         if not judged:
-            yield [finding["says"], title, told(finding, of, task=None), "", "", "", NOT_RUN, ""]
+            why = f"{NOT_RUN}: {finding['lacks']}" if "lacks" in finding else NOT_RUN
+            yield [finding["says"], title, told(finding, of, task=None), "", "", "", why, ""]
         for name, row in judged:
             where = f"{row['task']}, {row['model']}, {row['setting']}"
             counts = ", ".join("" if row[key] is None else str(row[key]) for key in ("n", "groups", "seeds"))
@@ -173,7 +174,8 @@ def _counted(found: Sequence[Sequence[str]]) -> list[str]:
         some: dict[tuple[str, str], dict[str, None]] = {}
         for line in found:
             if line[6].startswith(said):
-                some.setdefault((line[0], line[1]), {})[line[3]] = None
+                about = line[6].partition(": ")[2] if said == NOT_RUN else line[3]
+                some.setdefault((line[0], line[1]), {})[about] = None
         lines += [f"**{said.capitalize()}**:" if some else f"**{said.capitalize()}**: none.", ""]
         lines += [f"- {says} ({'; '.join(filter(None, (figure, *where)))})" for (says, figure), where in some.items()]
         lines += [""] if some else []
