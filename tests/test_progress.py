@@ -40,6 +40,19 @@ def test_the_time_left_is_foretold_by_what_was_watched(clock, capsys, steps):
     ]
 
 
+def test_what_a_resumed_run_finds_done_does_not_count(clock, capsys):
+    with Display("suite") as display:
+        clock[0] = 20.0
+        display.stage("poems: search with seed 0")
+        display.part(1, 4)
+        clock[0] += 300.0
+        display.part(2, 4)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "suite: 1/4 elapsed 0 s",
+        "suite: 2/4 elapsed 300 s, left at most 600 s",
+    ]
+
+
 def test_a_step_that_takes_long_is_told_of_while_it_is_under_way(clock, capsys):
     stage = "a task whose name alone is as long as many a line is, and longer than a terminal: search with seed 1"
     with Display("suite") as display:

@@ -89,8 +89,11 @@ class Display:
         detail = f"{detail} {self._rate()}".strip()
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         self._done = f" {completed}/{total}"
-        # The pace is known from the first step on, or between two looks: what was found done says nothing of it.
-        self._first = self._first or ((0, self._started) if completed <= 1 else (completed, working_time()))
+        if self._first is None:
+            # Several steps at once, or one at once, were found done or are of one piece: they say nothing of the pace.
+            now = working_time()
+            is_first = completed <= 1 and now - self._started >= 1.0
+            self._first = (0, self._started) if is_first else (completed, now)
         if self._is_due(_PLAIN_INTERVAL):
             known, since = self._first
             left = ""
