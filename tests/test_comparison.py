@@ -157,6 +157,32 @@ def test_finished_conditions_are_kept_until_something_they_depend_on_changes(com
         made.answers("golden", folder=tmp_path / "kept")
 
 
+def test_zero_shot_answers_are_kept_whatever_the_demonstrations_would_be(compare, tmp_path):
+    made = compare(backend=Counting())
+    first = made.answers("zero_shot", folder=tmp_path / "kept").to_json()
+    Counting.calls = 0
+    for change in ({"seeds": [3, 4]}, {"golden": {0: 0}}, {"found": [dict.fromkeys(range(12), 0)]}, {"max_shots": 3}):
+        assert replace(made, **change).answers("zero_shot", folder=tmp_path / "kept").to_json() == first
+    assert Counting.calls == 0
+    for change in (
+        {"test": dataset(range(100, 103))},
+        {"backend": Counting(bias=1.0)},
+        {"task": replace(TASK, separator="\n")},
+    ):
+        Counting.calls = 0
+        replace(made, **change).answers("zero_shot", folder=tmp_path / "kept")
+        assert Counting.calls == 1, change
+
+
+def test_a_single_seed_is_not_asked_again_when_others_join_it(compare, tmp_path):
+    made = compare(backend=Counting(), found=[dict(enumerate(truth(range(12))))])
+    alone = replace(made, seeds=[0]).answers("found", folder=tmp_path)
+    Counting.calls = 0
+    three = replace(made, seeds=[0, 1, 2]).answers("found", folder=tmp_path)
+    assert Counting.calls == 2
+    assert three.log_probs[0].tolist() == alone.log_probs[0].tolist()
+
+
 @pytest.mark.parametrize("condition", ["golden", "found", "random", "bootstrap"])
 def test_a_condition_goes_on_behind_the_seeds_that_it_has_asked(compare, tmp_path, condition):
     class Broken(Counting):

@@ -132,7 +132,7 @@ class Comparison:
 
         Args:
             condition: Which.
-            folder: Where finished conditions are kept, and finished seeds of those that have several.
+            folder: Where finished conditions are kept, and finished seeds of those that have demonstrations.
 
         Returns:
             The answers, read from the folder if they are there.
@@ -250,7 +250,7 @@ class Comparison:
         parts = []
         for number, seed in enumerate(self.seeds):
             alone = replace(self, seeds=[seed], found=[self.found[number % len(self.found)]])
-            place = folder / f"seed-{seed}" if folder and len(self.seeds) > 1 else None
+            place = folder / f"seed-{seed}" if folder else None
             part = alone.kept(condition, place) if place else None
             if part is None:
                 # Nor may another seed: what is counted would depend on whether that was asked in the same process.
@@ -357,24 +357,27 @@ class Comparison:
 
     def _key(self, condition: Condition) -> str:
         """Hash of all that the answers depend on."""
-        content = {
+        content: dict[str, Any] = {
             "condition": condition,
             "model": self.backend.fingerprint,
             "task": [self.task.template, self.task.separator, self.task.preamble, self.task.constraint],
-            "train": self.train.fingerprint,
             "test": self.test.fingerprint,
-            "usable": list(self.usable),
-            "found": [sorted(found.items()) for found in self.found],
-            "golden": sorted(self.golden.items()),
-            "judged": sorted(self.judged.items()),
-            "votes": sorted((i, list(cast)) for i, cast in self.votes.items()),
-            "objective": self.objective.model_dump(),
-            "plan": self.plan.model_dump(),
-            "seeds": list(self.seeds),
-            "max_shots": self.max_shots,
-            "rounds": self.bootstrap_rounds if condition in BOOTSTRAPS else None,
-            "probe": [self.probe_layer, self.sweep_truth is not None] if condition in PROBES else None,
         }
+        if condition not in ZERO_SHOT:
+            content |= {
+                "train": self.train.fingerprint,
+                "usable": list(self.usable),
+                "found": [sorted(found.items()) for found in self.found],
+                "golden": sorted(self.golden.items()),
+                "judged": sorted(self.judged.items()),
+                "votes": sorted((i, list(cast)) for i, cast in self.votes.items()),
+                "objective": self.objective.model_dump(),
+                "plan": self.plan.model_dump(),
+                "seeds": list(self.seeds),
+                "max_shots": self.max_shots,
+                "rounds": self.bootstrap_rounds if condition in BOOTSTRAPS else None,
+                "probe": [self.probe_layer, self.sweep_truth is not None] if condition in PROBES else None,
+            }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
