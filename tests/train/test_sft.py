@@ -92,7 +92,7 @@ def test_a_killed_training_resumes_to_the_same_adapter(run, tiny_model, tmp_path
         "--model",
         str(tiny_model),
         "--epochs",
-        "8",
+        "24",  # long enough that the kill comes before the end on a busy machine
     ]
     command += [
         "--set",
