@@ -169,8 +169,10 @@ def agreement_rows(task: str, model: str, audit: Mapping[str, Any]) -> list[Row]
     for check in audit["checks"]:
         if check["name"] in ("seeds", "models") and "agreement" in check["figures"]:
             found = check["figures"]
-            condition = "with other seeds" if check["name"] == "seeds" else "with the other model"
-            seeds = found["runs"] - (check["name"] == "models")
+            # The first run is one of the seeds; other models' runs are all but the first.
+            condition, seeds = "with other seeds", found["runs"]
+            if check["name"] == "models":
+                condition, seeds = "with the other model", found["runs"] - 1
             for measure in ("agreement", "kappa"):
                 lower, upper = found[f"{measure}_interval"]
                 figure = {"value": found[measure], "lower": lower, "upper": upper, "n": audit["n_examples"]}

@@ -307,7 +307,7 @@ def gap_recovered(
 
 
 def group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]:
-    """Number of each item's group, from 0 on.
+    """Number of each item's group, from 0 on; shape (items,).
 
     Args:
         table: Shape (seeds, items).
@@ -322,7 +322,13 @@ def group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]
 
 
 def estimate_of(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: NDArray[np.int64]) -> Estimate:
-    """Mean over seeds with a percentile interval from the draws; none where there is one group alone."""
+    """Mean over seeds with a percentile interval from the draws; none where there is one group alone.
+
+    Args:
+        by_seed: Shape (seeds,): the figure under each seed.
+        draws: Shape (resamples,): the figure in each resample of groups (and of seeds, if it is to cover them).
+        index: Shape (items,): number of each item's group; see `group_index`.
+    """
     n_groups = int(index.max()) + 1
     ends = np.quantile(draws, [0.025, 0.975]).tolist() if n_groups > 1 and len(draws) else [None, None]
     return Estimate(
@@ -342,7 +348,16 @@ def _drawn_groups(n_groups: int, *, rng: np.random.Generator, resamples: int) ->
 
 
 def group_weights(index: NDArray[np.int64], *, rng: np.random.Generator, resamples: int) -> NDArray[np.float64]:
-    """How often each item is in each resample of groups, shape (resamples, items)."""
+    """How often each item is in each resample of whole groups.
+
+    Args:
+        index: Shape (items,): number of each item's group; see `group_index`.
+        rng: Draws the resamples.
+        resamples: How many.
+
+    Returns:
+        Shape (resamples, items).
+    """
     return _drawn_groups(int(index.max()) + 1, rng=rng, resamples=resamples)[:, index].astype(np.float64)
 
 

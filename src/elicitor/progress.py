@@ -90,7 +90,7 @@ class Display:
         self._bar.update(self._task, completed=completed, total=total, detail=detail)
         self._done = f" {completed}/{total}"
         if self._first is None:
-            # Several steps at once, or one at once, were found done or are of one piece: they say nothing of the pace.
+            # A first report of several steps, or of one within a second, may be of what a resume found done: it gives no pace.
             now = working_time()
             is_first = completed <= 1 and now - self._started >= 1.0
             self._first = (0, self._started) if is_first else (completed, now)

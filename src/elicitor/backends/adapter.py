@@ -99,6 +99,8 @@ def reading_adapter(folder: Path) -> Iterator[None]:
             # PEFT leaves what is missing as it began, which is random or nothing, and only warns.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             yield
+    except MemoryError:
+        raise
     except Exception as error:  # readers of a damaged file fail in many ways
         raise BackendError(
             f"the adapter in {folder} could not be loaded: {reason_of(error)}", fix="train it again"

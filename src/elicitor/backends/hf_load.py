@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -72,12 +73,16 @@ def load_model(
                 options = {"config": config, **options}
             options |= {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
             model, told = kind.from_pretrained(source, **trust, **options)
+    except MemoryError:
+        raise
     except Exception as error:  # readers of a damaged file fail in many ways
         fix = "see 'elicitor models' for names"
         if "trust_remote_code" in str(error):
             fix = "read the code that comes with it, and set backend.trust_remote_code=true if you trust it"
-        elif not isinstance(error, OSError | ValueError | ImportError | KeyError):
-            fix = "download its files again, they are damaged"
+        elif isinstance(error, SafetensorError):
+            fix = "download its weights again, they are damaged"
+        elif not isinstance(error, OSError | ValueError | ImportError | KeyError | RuntimeError):
+            fix = "download its files again, one of them cannot be read"
         raise BackendError(f"model {name!r} could not be loaded: {reason_of(error)}", fix=fix) from error
     # A head of its own is new where a language model is loaded for something else.
     check_complete(told, within="" if kind is AutoModelForCausalLM else f"{model.base_model_prefix}.", name=name)
