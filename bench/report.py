@@ -105,7 +105,7 @@ def write_run(folder: Path, data: Path) -> Path:
         data_fingerprint=inputs.dataset.fingerprint,
         model_fingerprint="made up",
         model={"name": "fake"},
-        examples=len(ids),
+        batches=batches,
     )
     names = inputs.task.label_space.labels
     with RunFolder.create(folder, inputs.config, manifest) as run:

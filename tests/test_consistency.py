@@ -41,7 +41,7 @@ def brute_force(kind, members, labels):
     if kind == "exactly_one":
         for group in {group for group, _ in members}:
             held = [labels[i] for i, (g, key) in enumerate(members) if g == group and key is not None]
-            count += bool(held) and None not in held and 1 not in held
+            count += len(held) > 1 and None not in held and 1 not in held
     return count
 
 
@@ -174,7 +174,7 @@ def relations(members, kinds):
     if "exactly_one" in kinds:
         for name in {group for group, _ in members}:
             keyed = tuple(i for i, (group, key) in enumerate(members) if group == name and key is not None)
-            said |= {("some", keyed)} if keyed else set()
+            said |= {("some", keyed)} if len(keyed) > 1 else set()
     return said
 
 
@@ -245,6 +245,17 @@ def test_options_are_in_the_order_of_the_members_asked_for():
         [(1, 0), (0, 1)],
         [(1, 1), (0, 0)],
     ]
+
+
+def test_an_only_answer_need_not_be_the_right_one():
+    assert constraints([("g", "p"), ("h", "q"), ("h", None)], "exactly_one").all == ()
+
+
+def test_pairs_of_one_group_that_nothing_ties_together_are_components_of_their_own():
+    pairs = constraints([("g", str(k // 2)) for k in range(40)], "equivalent")
+    assert [pairs.component(k) for k in range(40)] == [k // 2 * 2 for k in range(40)]
+    # Answers with other keys do: each pair of them is bound.
+    assert {constraints([("g", str(k // 2)) for k in range(6)], "at_most_one").component(k) for k in range(6)} == {0}
 
 
 def test_components_are_groups_that_a_constraint_touches():

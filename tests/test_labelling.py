@@ -8,7 +8,7 @@ import elicitor
 from elicitor.backends.fake import FakeBackend
 from elicitor.batch_search import search_batch
 from elicitor.config import build_config
-from elicitor.errors import ConfigError
+from elicitor.errors import ConfigError, DataError, ResumeMismatchError
 from elicitor.labelling import ModelFacts, prepare, run
 from elicitor.pooled import run_on_pool
 from elicitor.prompts import PromptEncoder
@@ -125,6 +125,28 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path, search):
         assert again.labels == whole.labels
         assert events(path, without=costs) == events(tmp_path / "whole", without=costs)
         assert again.metrics["batches"] == whole.metrics["batches"]
+
+
+@pytest.mark.parametrize(("before", "now"), [(1000, 2000), (2000, 1000)])
+def test_a_window_that_divides_the_data_otherwise_is_refused(tmp_path, before, now):
+    rows = [{"id": f"r{k}", "text": f"film number {k} is quite a film"} for k in range(60)]
+    settings = build_config(flags={"data": write(tmp_path, rows), "task": "sentiment", "model": "fake"})
+
+    class Served(FakeBackend):
+        """A server that was started with some window; its fingerprint does not tell."""
+
+        fingerprint = "served"
+
+    with pytest.raises(Stop):
+        run(settings, tmp_path / "run", backend=Served(context=before), observer=stop_after(3))
+    held = (tmp_path / "run" / "checkpoint.json").read_bytes()
+    with pytest.raises(ResumeMismatchError, match=r"batches .* serve the model with the window that it had"):
+        run(settings, tmp_path / "run", backend=Served(context=now), resume=True)
+    assert (tmp_path / "run" / "checkpoint.json").read_bytes() == held
+    again = run(settings, tmp_path / "run", backend=Served(context=before + 1), resume=True)
+    assert [found.id for found in again.labels] == [row["id"] for row in rows]
+    # What is finished is not divided anew.
+    assert run(settings, tmp_path / "run", backend=Served(context=now), resume=True).labels == again.labels
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
@@ -265,3 +287,13 @@ def test_runs_on_one_pool_do_not_mix(tmp_path):
         run(settings, tmp_path / f"alone{settings.seed}")
         assert results(path) == results(tmp_path / f"alone{settings.seed}")
     assert [item.path for item in done] == [path for _, path in several]
+
+
+def test_start_labels_name_examples_as_the_data_does(tmp_path):
+    source = write(tmp_path, [row | {"id": k} for k, row in enumerate(pairs(6))])
+    start = write(tmp_path, [{"id": 0, "label": "no"}, {"id": 3, "label": "yes"}], "start.jsonl")
+    made = prepare(config(source, **{"icm.start_labels": start}))
+    assert made.inputs.start_labels == {"0": 0, "3": 1}
+    strange = write(tmp_path, [{"id": [0], "label": "no"}], "strange.jsonl")
+    with pytest.raises(DataError, match=r"strange\.jsonl line 1: column 'id' holds list, not text"):
+        prepare(config(source, **{"icm.start_labels": strange}))

@@ -1,7 +1,8 @@
 """Run folders that an earlier version wrote: read, evaluated, audited, exported and resumed by this one.
 
 tests/fixtures/run-schema-1 was written by the first version with a schema, on twelve made-up reviews and the fake model: a
-finished run with its evaluation and audit, and the same run killed in its second batch. It is never written anew.
+finished run with its evaluation and audit, and the same run killed in its second batch. tests/fixtures/run-search-2 is a run
+of today's number of searches, killed likewise, and the labels it would have had. Neither is ever written anew.
 """
 
 import json
@@ -12,13 +13,20 @@ import pytest
 
 from elicitor.files import write_json
 
-FIXTURE = Path(__file__).parent / "fixtures" / "run-schema-1"
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture
 def older(elicitor, tmp_path):
     """The command, in a folder that holds the older runs."""
-    shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(FIXTURES / "run-schema-1", tmp_path, dirs_exist_ok=True)
+    return elicitor
+
+
+@pytest.fixture
+def killed(elicitor, tmp_path):
+    """The command, in a folder that holds a run whose searches decide as today's do."""
+    shutil.copytree(FIXTURES / "run-search-2", tmp_path, dirs_exist_ok=True)
     return elicitor
 
 
@@ -55,30 +63,27 @@ def test_every_command_reads_it(older, tmp_path, words, writes):
         ]
 
 
-def test_an_unfinished_one_goes_on_to_the_labels_it_would_have_had(older, tmp_path):
-    code, _, err = older("label", "--resume", "--output-dir", "unfinished")
+def test_an_unfinished_one_goes_on_to_the_labels_it_would_have_had(killed, tmp_path):
+    code, _, err = killed("label", "--resume", "--output-dir", "unfinished")
     assert code == 0, err
-    assert (tmp_path / "unfinished/labels.jsonl").read_bytes() == (tmp_path / "finished/labels.jsonl").read_bytes(), (
+    assert (tmp_path / "unfinished/labels.jsonl").read_bytes() == (tmp_path / "labels.jsonl").read_bytes(), (
         "a search decides otherwise than before: let manifest.SEARCH grow, and this test expect a refusal"
     )
 
 
-def test_another_version_may_go_on_and_is_named(older, tmp_path):
+def test_another_version_may_go_on_and_is_named(killed, tmp_path):
     versions = json.loads((tmp_path / "unfinished/manifest.json").read_text())["versions"]
     manifest(tmp_path / "unfinished", versions=versions | {"elicitor": "0.0.9"})
-    assert older("label", "--resume", "--output-dir", "unfinished")[0] == 0
+    assert killed("label", "--resume", "--output-dir", "unfinished")[0] == 0
     after = json.loads((tmp_path / "unfinished/manifest.json").read_text())
     assert after["versions"]["elicitor"] == "0.0.9"
     assert after["resumed_with"] == [versions["elicitor"]]
 
 
 def test_a_search_that_decides_otherwise_is_not_gone_on_with(older, tmp_path):
-    identity = json.loads((tmp_path / "unfinished/manifest.json").read_text())["identity"]
-    identity.pop("elicitor")
-    manifest(tmp_path / "unfinished", identity=identity | {"search": 2})
     code, _, err = older("label", "--resume", "--output-dir", "unfinished")
     assert code == 2
-    assert "manifest entry search = 2, now it is 1; use the version of elicitor that began it" in err
+    assert "manifest entry search = 1, now it is 2; use the version of elicitor that began it" in err
     assert not (tmp_path / "unfinished/labels.jsonl").exists()
 
 

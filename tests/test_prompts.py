@@ -130,6 +130,30 @@ def test_batches_hold_whole_groups_and_fit_the_window(tmp_path):
             assert others + len(made.query(target)) + made.longest_candidate <= window
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"), [(9, 8, [4, 5]), (25, 8, [8, 8, 4, 5]), (16, 8, [8, 8]), (8, 8, [8]), (3, 1, [1, 1, 1])]
+)
+def test_the_last_batch_is_not_what_others_left(tmp_path, n, size, sizes):
+    assert [len(part) for part in batches(encoder(tmp_path, ["x"] * n), 10_000, size=size)] == sizes
+
+
+def test_the_last_batch_is_no_leftover_of_the_window_either(tmp_path):
+    made = encoder(tmp_path, ["x" * 10] * 9)
+    window = 8 * made.longest_demonstration(0) + len(made.query(0)) + made.longest_candidate
+    assert [len(part) for part in batches(made, window)] == [9]
+    assert [len(part) for part in batches(made, window - 20)] == [4, 5]
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 3))
+def test_even_batches_hold_every_group_whole_and_no_more_than_they_may(groups, size, seed):
+    numbers = [number for number, members in enumerate(groups) for _ in range(members)]
+    parts = batches(built(["x"] * len(numbers), groups=numbers), 10_000, size=size, seed=seed)
+    assert sorted(i for part in parts for i in part) == list(range(len(numbers)))
+    owners = [{numbers[i] for i in part} for part in parts]
+    assert sum(map(len, owners)) == len(groups)
+    assert all(len(part) <= size or len(owner) == 1 for part, owner in zip(parts, owners, strict=True))
+
+
 def test_an_example_too_long_is_named_not_cut(tmp_path):
     made = encoder(tmp_path, ["x", "y" * 300, "z"])
     with pytest.raises(
@@ -333,7 +357,7 @@ def test_bounded_contexts_of_a_window_hold_their_longest_demonstrations():
     assert batches(made, 37 + 37 + 31 + 4, shots=2) == (tuple(range(10)),)
     with pytest.raises(ContextOverflowError, match=r"^2 demonstrations and a query .* leaves 84; set plan\.max"):
         batches(made, 37 + 17 + 31 + 4 - 1, shots=2)
-    assert [len(part) for part in batches(made, 109, shots=2, size=4)] == [4, 4, 2]
+    assert [len(part) for part in batches(made, 109, shots=2, size=4)] == [4, 3, 3]
 
 
 def test_a_group_larger_than_a_batch_is_a_batch_of_its_own():

@@ -25,7 +25,7 @@ def test_events_grow_with_the_steps_and_the_checkpoint_does_not(tmp_path):
 
 def test_a_resume_reads_no_events(tmp_path):
     config = build_config(flags={"data": "x.jsonl", "task": "sentiment", "model": "fake"})
-    manifest = build_manifest(data_fingerprint="d", model_fingerprint="m", model={}, examples=1)
+    manifest = build_manifest(data_fingerprint="d", model_fingerprint="m", model={}, batches=((0,),))
     with RunFolder.create(tmp_path / "run", config, manifest) as folder:
         folder.append([{"n": n} for n in range(100)])
         folder.save(Checkpoint(batch=0, state={}, rng={}))

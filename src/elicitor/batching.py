@@ -92,23 +92,45 @@ def fit_batches(
             f"batches of {batch_size} examples do not fit the {max_context_tokens} tokens of the model's context",
             fix="set batch_size lower, context_policy=batch, or plan.kind=sampled",
         )
+    return _level(groups, batches, demonstration, batch_size=batch_size, token_budget=token_budget)
+
+
+def _pack(
+    groups: _Groups, dealt: Numbers, demonstration: Numbers, *, batch_size: int, token_budget: float
+) -> list[list[int]]:
+    """Groups of each batch, put in one after the other; a group that does not fit the last batch begins a new one."""
+    batches: list[list[int]] = []
+    size = used = 0
+    for group in dealt.tolist():
+        members = groups[group]
+        tokens = int(demonstration[members].sum())
+        if batches and size + len(members) <= batch_size and used + tokens <= token_budget:
+            batches[-1].append(group)
+            size, used = size + len(members), used + tokens
+        else:
+            batches.append([group])
+            size, used = len(members), tokens
     return batches
 
 
-def _pack(groups: _Groups, dealt: Numbers, demonstration: Numbers, *, batch_size: int, token_budget: float) -> Batches:
-    """Put groups into batches one after the other; a group that does not fit the last batch begins a new one."""
-    batches: list[list[int]] = []
-    used = 0
-    for group in dealt:
-        members = groups[group]
-        tokens = int(demonstration[members].sum())
-        if batches and len(batches[-1]) + len(members) <= batch_size and used + tokens <= token_budget:
-            batches[-1].extend(members.tolist())
-            used += tokens
-        else:
-            batches.append(members.tolist())
-            used = tokens
-    return tuple(tuple(sorted(batch)) for batch in batches)
+def _level(
+    groups: _Groups, batches: list[list[int]], demonstration: Numbers, *, batch_size: int, token_budget: float
+) -> Batches:
+    """Positions of each batch, the last two made as even as whole groups and the window allow.
+
+    What is left for the last batch may be a single example, with no others to predict its label.
+    """
+    *full, last = batches
+    if full:
+        pair = [*full.pop(), *last]
+        sizes = np.cumsum([len(groups[group]) for group in pair])
+        tokens = np.cumsum([demonstration[groups[group]].sum() for group in pair])
+        larger, longer = (np.maximum(sums, sums[-1] - sums)[:-1] for sums in (sizes, tokens))
+        # A group larger than a batch is one of its own, and then no cut is within the bounds.
+        within = (larger <= batch_size) & (longer <= token_budget)
+        cut = int(np.argmin(np.where(within, larger, np.inf))) + 1 if within.any() else len(pair) - len(last)
+        batches = [*full, pair[:cut], pair[cut:]]
+    return tuple(tuple(sorted(i for group in batch for i in groups[group].tolist())) for batch in batches)
 
 
 def _refuse_long_example(dataset: Dataset, queries: Numbers, demonstration: Numbers, *, room: int, window: int) -> None:

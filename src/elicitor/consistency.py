@@ -4,7 +4,7 @@
 | --- | --- |
 | ``at_most_one`` | with different keys are not both positive |
 | ``equivalent`` | with equal keys have equal labels |
-| ``exactly_one`` | as ``at_most_one``, and not all members negative |
+| ``exactly_one`` | as ``at_most_one``, and not all members negative; an only member is left alone |
 | ``asymmetric`` | with different keys (which order a pair is shown in) have opposite labels, with equal keys equal ones |
 | ``negation`` | with different keys (asserted or negated) have opposite labels, with equal keys equal ones |
 """
@@ -76,12 +76,12 @@ class Constraints:
     def __init__(self, constraints: Iterable[Constraint], *, groups: Sequence[tuple[int, ...]], n_labels: int) -> None:
         self.all = tuple(constraints)
         self._n_labels = n_labels
-        self._group_of = {position: g for g, members in enumerate(groups) for position in members}
         self._groups = [np.asarray(members) for members in groups]
         self._touching: dict[int, list[Constraint]] = {}
         for constraint in self.all:
             for position in constraint.members:
                 self._touching.setdefault(position, []).append(constraint)
+        self._component_of = self._connected()
 
     @classmethod
     def from_dataset(cls, dataset: Dataset, kinds: Sequence[ConstraintKind]) -> Constraints:
@@ -114,8 +114,20 @@ class Constraints:
         return [constraint for constraint in self.all if constraint.violated(assignment.labels)]
 
     def component(self, position: int) -> int | None:
-        """Number of the group that binds a position, or None if no constraint touches it."""
-        return self._group_of[position] if position in self._touching else None
+        """Number of what constraints bind together with a position, or None if none touches it; a part of its group."""
+        return self._component_of.get(position)
+
+    def _connected(self) -> dict[int, int]:
+        """Connected parts of the constraints, each called by its first member."""
+        part_of: dict[int, int] = {}
+        for first in self._touching:
+            waiting = [] if first in part_of else [first]
+            while waiting:
+                position = waiting.pop()
+                if position not in part_of:
+                    part_of[position] = first
+                    waiting.extend(i for constraint in self._touching[position] for i in constraint.members)
+        return part_of
 
     def options(self, members: Sequence[int], assignment: Assignment, *, among_only: bool) -> list[dict[int, int]]:
         """Every labelling of some members under which nothing is violated, by exact enumeration.
@@ -203,5 +215,6 @@ def _relations(
                 yield "equal", pair
         else:
             yield ("equal" if left_key == right_key else "opposite"), pair
-    if kind == "exactly_one" and keyed:
+    # An only answer is what a filter left of a question, or a row without a group: that does not make it the right one.
+    if kind == "exactly_one" and len(keyed) > 1:
         yield "some", tuple(position for position, _ in keyed)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elicitor.errors import DataError, TaskError
+from elicitor.groups import GroupNames
 from elicitor.readers import Row, iter_rows
 from elicitor.spool import Spool
 
@@ -226,16 +227,17 @@ def iter_examples(source: str, task: Task, *, limit: int | None = None) -> Itera
     """Read unlabelled examples one at a time; see `load_dataset`."""
     absent = _binding_columns(task)
     columns: list[str] = []
+    groups = GroupNames()
     for row, example_id in identified_rows(source, task, limit=limit):
         columns = columns or list(row.values)
         absent = [name for name in absent if name not in row.values]
         fields = {name: cell_text(row, name, needed_by=task.name) for name in task.fields}
         group = None if task.group_column is None else _optional_text(row, task.group_column, needed_by=task.name)
         if group is None:
-            group = task.default_group(fields) or example_id
+            group = task.default_group(fields)
         key = task.constraint_key({name: _optional_text(row, name, needed_by=task.name) for name in task.key_columns})
         negated = _truth(row, task.negated_column, needed_by=task.name)
-        example = Example(example_id, fields, group, key, row.location, negated)
+        example = Example(example_id, fields, groups.of(group, example_id), key, row.location, negated)
         if task.mirror is None:
             yield example
         else:

@@ -11,7 +11,7 @@ from elicitor.batch_search import BatchJob, Moment
 from elicitor.batching import Batches, fit_batches
 from elicitor.checkpoint import Checkpoint
 from elicitor.config import RunConfig
-from elicitor.data import Dataset, load_dataset
+from elicitor.data import Dataset, cell_text, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.manifest import REVIEW_OF, Supervision
 from elicitor.prompts import Sizes
@@ -137,9 +137,9 @@ def _start_labels(config: RunConfig, dataset: Dataset) -> tuple[dict[str, int], 
     labels: dict[str, int] = {}
     reviewed = None
     for row in iter_data_rows(config.start_labels):
-        name, label = row.values.get("id"), row.values.get("label")
+        name, label = cell_text(row, "id", needed_by="start_labels"), row.values.get("label")
         if name not in known:
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
-        labels[str(name)] = dataset.label_space.index(str(label))
+        labels[name] = dataset.label_space.index(str(label))
         reviewed = row.values.get(REVIEW_OF)
     return labels, {"labels": len(labels), "file": config.start_labels, REVIEW_OF: reviewed}

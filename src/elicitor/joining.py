@@ -36,7 +36,7 @@ def join_batches(folder: RunFolder, batches: Sequence[Sequence[int]], label_spac
         label_space: The labels.
     """
     numbers = range(len(batches))
-    if not (folder.path / METRICS).exists():
+    if not folder.is_joined():
         counts: Counter[str] = Counter()
         write_rows(folder.path / LABELS, _counted(_in_order(folder, batches), counts))
         parts = [read_json(folder.batch_metrics(number)) for number in numbers]

@@ -204,7 +204,7 @@ def run(
     workload = prepare(config, backend=backend, on_stage=on_stage)
     inputs, batches = workload.inputs, workload.batches
     with (
-        open_folder(inputs, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder,
+        open_folder(inputs, batches, ModelFacts.of(workload.backend), output_dir, resume=resume) as folder,
         controlled(output_dir),
         on_pause(lambda _: folder.save_kept()),
         tracked(config, output_dir) as track,
@@ -212,20 +212,20 @@ def run(
         observers = [tell for tell in (observer, track) if tell]
         if on_stage:
             on_stage(f"searching, {len(inputs.dataset)} examples in {len(batches)} batches")
-        for batch in folder.checkpoint().left(len(batches)):
+        for batch in folder.left(len(batches)):
             job = inputs.job(batch, batches[batch], checkpoint=folder.checkpoint())
             keep_result(folder, _search_here(job, folder, workload, observers=observers, on_progress=on_progress))
             between_steps()
         return conclude(folder, inputs, batches)
 
 
-def open_folder(inputs: Inputs, model: ModelFacts, output_dir: Path, *, resume: bool) -> RunFolder:
+def open_folder(inputs: Inputs, batches: Batches, model: ModelFacts, output_dir: Path, *, resume: bool) -> RunFolder:
     """Begin a run in a new folder, or open the folder of one that was begun; see `elicitor.runs.RunFolder`."""
     manifest = build_manifest(
         data_fingerprint=inputs.dataset.fingerprint,
         model_fingerprint=model.fingerprint,
         model={"name": model.name, "max_context_tokens": model.max_context_tokens},
-        examples=len(inputs.dataset),
+        batches=batches,
         start_labels=dict(inputs.start_labels),
         supervision=inputs.supervision,
     )

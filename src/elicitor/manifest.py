@@ -7,14 +7,15 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 SCHEMA = 1
 """Of run folders as a whole; it grows when a reader of the one before would go wrong."""
-SEARCH = 1
+SEARCH = 2
 """Of what searches decide; it grows when a seed no longer leads to the same labels, so that no run is searched half by the one
-and half by the other. A test that resumes a run of the first schema fails when it should have grown."""
+and half by the other. 2: the last two batches are made even, what constraints do not bind is drawn apart. A test that resumes
+a run of the first schema expects it to be refused; one that resumes a run of this number fails when it should have grown."""
 REVIEW_OF = "review_of"
 Supervision = Literal["none"] | dict[str, Any]
 """Labels that went into a run: how many ``labels``, from which ``file``; ``review_of`` names the run whose review they are."""
@@ -25,7 +26,7 @@ def build_manifest(
     data_fingerprint: str,
     model_fingerprint: str,
     model: Mapping[str, Any],
-    examples: int,
+    batches: Sequence[Sequence[int]],
     start_labels: Mapping[str, int] | None = None,
     supervision: Supervision = "none",
 ) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def build_manifest(
         data_fingerprint: Hash of the unlabelled data set.
         model_fingerprint: Hash of weights and numeric settings.
         model: Further facts about the model, for the reader.
-        examples: Number of examples.
+        batches: Positions of each batch; a window of another size may divide the same data otherwise.
         start_labels: Labels that a user gave the search to start with; whether they are gold only the user knows.
         supervision: Where those come from.
 
@@ -48,11 +49,12 @@ def build_manifest(
             "search": SEARCH,
             "data": data_fingerprint,
             "model": model_fingerprint,
+            "batches": _hash(batches),
             "start_labels": _hash(start_labels) if start_labels else None,
         },
         "gold_used": "start labels were given" if start_labels else False,
         "supervision": supervision,
-        "examples": examples,
+        "examples": sum(map(len, batches)),
         "model": dict(model),
         "versions": package_versions(),
         "python": platform.python_version(),
@@ -87,7 +89,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _hash(values: Mapping[str, Any]) -> str:
+def _hash(values: Mapping[str, Any] | Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -65,11 +65,11 @@ def run_on_pool(
             inputs = read_inputs(config)
             model = pool.load(inputs.config, on_stage=on_stage)
             batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
-            folder = locks.enter_context(open_folder(inputs, model, output_dir, resume=resume))
+            folder = locks.enter_context(open_folder(inputs, batches, model, output_dir, resume=resume))
             locks.enter_context(controlled(output_dir))
             opened.append((inputs, batches, folder))
         total = sum(len(batches) for _, batches, _ in opened)
-        done = total - sum(len(folder.checkpoint().left(len(batches))) for _, batches, folder in opened)
+        done = total - sum(len(folder.left(len(batches))) for _, batches, folder in opened)
         if on_stage:
             examples = sum(len(inputs.dataset) for inputs, _, _ in opened)
             on_stage(f"searching, {examples} examples in {total} batches")
@@ -87,7 +87,7 @@ def run_on_pool(
 def _jobs(opened: Sequence[tuple[Inputs, Batches, RunFolder]]) -> Iterator[BatchJob]:
     for number, (inputs, batches, folder) in enumerate(opened):
         begun = folder.checkpoint()
-        for batch in begun.left(len(batches)):
+        for batch in folder.left(len(batches)):
             yield replace(inputs.job(batch, batches[batch], checkpoint=begun), run=number)
 
 

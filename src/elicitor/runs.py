@@ -118,8 +118,17 @@ class RunFolder:
             before = read_manifest(path)
             made_with = read_config(path / CONFIG)
             _compare("setting", deciding_settings(made_with), deciding_settings(config))
-            began = {"search": "use the version of elicitor that began it"}
-            _compare("manifest entry", before["identity"], manifest["identity"], ways_out=began)
+            began = {
+                "search": "use the version of elicitor that began it",
+                "batches": "serve the model with the window that it had",
+            }
+            # Labels that are there are what they are, however they would be found today.
+            found = ("search", "batches") if folder.is_joined() else ()
+            was, now = (
+                {name: value for name, value in made["identity"].items() if name not in found}
+                for made in (before, manifest)
+            )
+            _compare("manifest entry", was, now, ways_out=began)
             if named := _other_version(before, manifest):
                 write_json(path / MANIFEST, {**before, "resumed_with": named})
             with writing(path):
@@ -220,6 +229,14 @@ class RunFolder:
     def checkpoint(self) -> Checkpoint:
         """The newest checkpoint, or the start of a run that was killed before its first."""
         return read_checkpoint(self.path / CHECKPOINT)
+
+    def is_joined(self) -> bool:
+        """Whether all batches have been joined to the run's labels."""
+        return (self.path / METRICS).exists()
+
+    def left(self, batches: int) -> list[int]:
+        """Batches that are still to be searched, of so many."""
+        return [] if self.is_joined() else self.checkpoint().left(batches)
 
     def finish_batch(
         self,
@@ -346,7 +363,7 @@ def _other_version(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 def _compare(
     what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, ways_out: Mapping[str, str] | None = None
 ) -> None:
-    for name in sorted(before.keys() | now.keys()):
+    for name in {**now, **before}:
         if before.get(name) != now.get(name):
             raise ResumeMismatchError(
                 f"the run was made with {what} {name} = {before.get(name)!r}, now it is {now.get(name)!r}",

@@ -131,3 +131,9 @@ def test_answers_that_are_numbered_twice_are_not_taken_for_one_another():
 def test_counts_that_are_none_are_not_told(usage):
     answer = {"choices": [{"text": "a"}], "usage": usage}
     assert (prompt_tokens(answer), cached_tokens(answer), read_drawn(answer).tokens) == (None, None, None)
+
+
+def test_a_part_of_a_character_is_not_found_by_its_text():
+    listed = NextToken(by_id={}, by_text={"\ufffd": -0.05, " yes": -3.5})
+    assert listed.get(7, {7: "\ufffd"}.__getitem__) is None
+    assert listed.get(8, {8: " yes"}.__getitem__) == -3.5

@@ -54,6 +54,11 @@ def test_faults_that_pass_change_no_label(start, settings, tmp_path, fault):
 
 LASTING = {
     "429": ({"status": 429}, r"HTTP 429, \d+ times in a row.*backend.remote.retry_seconds; .*--resume"),
+    "429 in words": ({"status": 429}, r"times in a row \(told to fail\), and the next try"),
+    "no money": (
+        {"status": 429, "body": '{"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}'},
+        "answered HTTP 429: You exceeded your quota; look after the account",
+    ),
     "a long wait": ({"status": 429, "headers": {"Retry-After": "3600"}}, r"next try is 3600 s away, beyond the 0.2 s"),
     "slow": ({"delay": 0.15}, r"no answer within 0.05 s, \d+ times"),
     "cut off": ({"cut": True}, "an answer whose JSON is cut off"),

@@ -166,3 +166,36 @@ def test_a_name_of_the_hub_end_to_end(monkeypatch):
     dataset = load_dataset("hf:google/boolq@train", load_task("boolq"))
     assert asked == [("google/boolq", None, "train")]
     assert dataset.examples[0].location == "hf:google/boolq@train row 1"
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "said"),
+    [
+        # What CSV makes of a list.
+        ("truthfulqa", {"correct_answers": "['Because']", "incorrect_answers": "['Magic']"}, "not a list of texts"),
+        ("truthfulqa", {"correct_answers": ["Because"], "incorrect_answers": None}, "incorrect_answers is None, not a"),
+        ("truthfulqa", {"correct_answers": [3], "incorrect_answers": []}, r"correct_answers is \[3\], not a"),
+        ("preference", {"chosen": [{"from": "human", "value": "Hi"}], "rejected": []}, "without a role of user"),
+        ("preference", {"chosen": [{"role": "user", "content": None}], "rejected": []}, "a content of text"),
+        ("preference", {"chosen": ["Hi"], "rejected": ["Ho"]}, "a message is 'Hi', without"),
+        ("preference", {"instruction": 3, "output_1": "a", "output_2": "b"}, "is 3, not text"),
+    ],
+)
+def test_rows_of_another_make_are_refused_and_not_guessed_at(load, task, row, said):
+    with pytest.raises(DataError, match=f"line 1: .*{said}"):
+        load(task, {"question": "Why?"} | row if task == "truthfulqa" else row)
+
+
+def test_a_prompt_of_messages_may_have_answers_of_text(load):
+    asked = [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "Why?"}]
+    dataset, gold = load("preference", {"prompt": asked, "chosen": " Because. ", "rejected": "No."})
+    assert {example.fields["question"] for example in dataset.examples} == {"System: Be kind\n\nHuman: Why?"}
+    assert chosen(dataset, gold) == ["Because."]
+    dataset, _ = load("preference", {"prompt": asked[1:], "chosen": "Because.", "rejected": "No."})
+    assert {example.fields["question"] for example in dataset.examples} == {"Why?"}
+
+
+def test_preferences_of_a_csv_file_are_numbers_in_words(load):
+    row = {"instruction": "Why?", "input": "", "output_1": "Because.", "output_2": "No."}
+    dataset, gold = load("preference", *(row | {"preference": value} for value in ("1", "2", 1, 2)))
+    assert chosen(dataset, gold) == ["Because.", "No.", "Because.", "No."]

@@ -23,6 +23,8 @@ _ROUNDING = 1e-6
 """Error of a sum of single-precision probabilities, generously."""
 _ABOVE_ONE = 0.05
 """How far rounding in half precision may lift a log-probability above 0."""
+_PART_OF_CHARACTER = "\ufffd"
+"""What stands for a token that is no whole character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,10 @@ class NextToken:
             token: Its id.
             text: Gives its text as it stands inside a text; called only if ids are not told.
         """
-        return self.by_id.get(token) if self.by_id else self.by_text.get(text(token))
+        if self.by_id:
+            return self.by_id.get(token)
+        # Every token that is a part of a character has the same text, so that tells nothing of this one.
+        return None if _PART_OF_CHARACTER in (name := text(token)) else self.by_text.get(name)
 
     @property
     def bound(self) -> float:

@@ -71,8 +71,9 @@ class Call:
 class _PassingError(Exception):
     """One try failed in a way that may pass."""
 
-    def __init__(self, reason: str, *, asked: float = 0.0, reached: bool = True) -> None:
+    def __init__(self, reason: str, *, said: str = "", asked: float = 0.0, reached: bool = True) -> None:
         super().__init__(reason)
+        self.said = said
         self.asked = asked
         self.reached = reached
 
@@ -166,8 +167,8 @@ class HttpClient:
                     ) from None
                 if now + wait > give_up:
                     raise BackendError(
-                        f"{call.url}: {problem}, {failures} times in a row, and the next try is {wait:.0f} s away, beyond "
-                        f"the {self.settings.retry_seconds:g} s of backend.remote.retry_seconds",
+                        f"{call.url}: {problem}, {failures} times in a row{problem.said}, and the next try is {wait:.0f} s "
+                        f"away, beyond the {self.settings.retry_seconds:g} s of backend.remote.retry_seconds",
                         fix="look after the server, then go on with --resume",
                         retryable=True,
                     ) from None
@@ -201,9 +202,10 @@ class HttpClient:
             raise _PassingError(reason, reached=not isinstance(error, httpx.ConnectError)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise BackendError(self._clean(f"{call.url}: {error}"), fix="check the address") from None
-        if response.status_code in _PASSING:
+        if response.status_code in _PASSING and _SPENT not in response.content:
             asked = asked_pause(response.headers, wall_time=time.time())
-            raise _PassingError(f"HTTP {response.status_code}", asked=asked)
+            said = self._clean(_message(response)) if response.content else ""
+            raise _PassingError(f"HTTP {response.status_code}", said=said and f" ({said})", asked=asked)
         if not response.is_success:
             said = self._clean(_message(response))
             raise RefusedError(
@@ -265,7 +267,10 @@ _FIXES = {
     403: "check that the key may use this model",
     404: "check the base URL, usually ending in /v1, and the model's name",
     413: "set backend.remote.batch_prompts lower",
+    429: "look after the account, then go on with --resume",
 }
+_SPENT = b"insufficient_quota"
+"""What a hosted server says with HTTP 429 when money, not a pause, is missing."""
 
 
 def _message(response: httpx.Response) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from elicitor.data import LabelSpace
+from elicitor.data import LabelSpace, is_empty
 from elicitor.errors import DataError
 from elicitor.tasks.keys import text_order
 from elicitor.tasks.table import Task
@@ -27,8 +27,9 @@ def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
         return None
     part = {"subset": row["subset"]} if "subset" in row else {}
     if {"instruction", "output_1", "output_2"} <= row.keys():
-        question = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
-        label = {1: 1, 2: 0}.get(row.get("preference", 0))
+        question = "\n\n".join(_text(value) for value in (row["instruction"], row.get("input")) if not is_empty(value))
+        # A CSV file knows no numbers.
+        label = {"1": 1, "2": 0}.get(str(row.get("preference")))
         return [{"question": question, "choice": row["output_1"], "choice_2": row["output_2"], "label": label} | part]
     if not {"chosen", "rejected"} <= row.keys():
         return None
@@ -38,12 +39,21 @@ def adapt(row: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     return [{"question": question, "choice": first, "choice_2": second, "label": label} | part]
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"the instruction or its input is {value!r:.60}, not text", fix="write it as text")
+    return value
+
+
 def _responses(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """What both responses answer, and the responses."""
     prompt = row.get("prompt")
+    if prompt is not None and all(isinstance(row[name], str) for name in ("chosen", "rejected")):
+        if isinstance(prompt, str):
+            return (prompt.strip(), *(row[name].removeprefix(prompt).strip() for name in ("chosen", "rejected")))
+        asked = _turns(prompt)
+        return (asked[0][1] if len(asked) == 1 else _dialogue(asked), row["chosen"].strip(), row["rejected"].strip())
     turns = [_turns(prompt) + _turns(row[name]) for name in ("chosen", "rejected")]
-    if isinstance(prompt, str) and all(isinstance(row[name], str) for name in ("chosen", "rejected")):
-        return (prompt.strip(), *(row[name].removeprefix(prompt).strip() for name in ("chosen", "rejected")))
     shared = 0
     while shared < min(map(len, turns)) - 1 and turns[0][shared] == turns[1][shared]:
         shared += 1
@@ -63,10 +73,24 @@ def _turns(dialogue: Any) -> list[tuple[str, str]]:
     if dialogue is None:
         return []
     if isinstance(dialogue, list):
-        return [("Human" if turn["role"] == "user" else "Assistant", turn["content"].strip()) for turn in dialogue]
+        return [_message(turn) for turn in dialogue]
     if not isinstance(dialogue, str):
         raise DataError(f"a dialogue is {type(dialogue).__name__}, not text", fix="write text or a list of messages")
     return dialogue_turns(dialogue)
+
+
+_SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System"}
+
+
+def _message(turn: Any) -> tuple[str, str]:
+    """Speaker and text of a message."""
+    role, content = (turn.get(name) if isinstance(turn, dict) else None for name in ("role", "content"))
+    if not isinstance(content, str) or role not in _SPEAKERS:
+        raise DataError(
+            f"a message is {turn!r:.60}, without a role of {', '.join(_SPEAKERS)} and a content of text",
+            fix="write messages as {'role': 'user', 'content': 'text'}",
+        )
+    return _SPEAKERS[role], content.strip()
 
 
 def dialogue_turns(text: str) -> list[tuple[str, str]]:
