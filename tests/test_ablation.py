@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -119,6 +120,17 @@ def test_pools_are_drawn_from_all_rows_and_cut_to_the_limit(base, tmp_path):
     assert [row.label_accuracy.n for row in result.results] == [10, 10]
     pool = (tmp_path / "out" / "balance=0.5" / "pool.jsonl").read_text().splitlines()
     assert max(int(json.loads(line)["id"][1:]) for line in pool) >= 10
+
+
+def test_rows_without_gold_are_in_no_pool(base, tmp_path):
+    settings = base(n=60, limit=20, search="bootstrap")
+    rows = [json.loads(line) for line in Path(settings.data).read_text().splitlines()]
+    without = [row | {"label": None} if k >= 20 and k % 2 else row for k, row in enumerate(rows)]
+    Path(settings.data).write_text("".join(json.dumps(row) + "\n" for row in without))
+    run_ablation(settings, {"balance": ["0.3", "0.5"]}, tmp_path / "out", seeds=[0])
+    for value in ("0.3", "0.5"):
+        lines = (tmp_path / "out" / f"balance={value}" / "pool.jsonl").read_text().splitlines()
+        assert None not in [json.loads(line)["label"] for line in lines]
 
 
 def test_an_ablation_goes_on_and_refuses_another(base, tmp_path):

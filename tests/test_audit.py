@@ -216,3 +216,12 @@ def test_runs_that_cannot_be_compared_are_refused(labelled, tmp_path):
     for seeds in ([1, 1], [-1]):
         with pytest.raises(ConfigError, match="different seeds"):
             audit(done, backend=world, seeds=seeds)
+
+
+def test_a_seed_that_is_compared_already_is_refused_before_it_is_searched_with(labelled):
+    backend = FakeBackend(prior=3.0)
+    done, other = labelled(backend), labelled(backend, name="other", seed=7)
+    for seed in (0, 7):
+        with pytest.raises(ConfigError, match=f"--seeds got {seed}, the seed of a run that is compared already"):
+            audit(done, backend=backend, seeds=[1, seed], against=[other])
+    assert not list(done.path.glob("seed-*"))

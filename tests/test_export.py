@@ -66,6 +66,22 @@ def test_preferences_hold_each_pair_once_with_the_response_that_both_orders_pref
     assert done.left_out == {"contradictory": 1}
 
 
+def test_no_pair_left_is_said_in_a_line_whatever_the_format(pairs, tmp_path):
+    write_rows(pairs.path / "abstained.jsonl", [{"id": f"p{i}/ab", "reasons": []} for i in range(4)])
+    for format in ("preference", "unpaired"):
+        with pytest.raises(ConfigError, match=f"no row of format '{format}' is left"):
+            export(pairs, tmp_path / "out", format=format)
+
+
+def test_a_field_with_the_name_of_an_added_column_is_not_written_over(tmp_path):
+    file = write(tmp_path / "x.jsonl", [{"text": f"text {i}", "confidence": "high"} for i in range(4)])
+    task = {"template": "{text} ({confidence}):", "labels": ["no", "yes"]}
+    run = elicitor.label(file, task=task, model="fake", output_dir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="field 'confidence' of the task has the name of a column"):
+        export(run, tmp_path / "out", format="dataset")
+    assert export(run, tmp_path / "out", format="sft").rows == 4
+
+
 def test_a_pair_with_an_indeterminate_order_is_left_out(pairs, tmp_path):
     write_rows(pairs.path / "abstained.jsonl", [{"id": "p2/ba", "reasons": ["margin"]}])
     done = export(pairs, tmp_path / "out", format="preference", conversational=True)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from elicitor.metrics import accuracy, auroc, calibration_error, difference, few_groups_note, gap_recovered, wilson
+from elicitor.metrics import accuracy, auroc, calibration_error, difference, few_groups_note, gap_recovered, mean
+from elicitor.wilson import wilson
 
 
 def rng():
@@ -204,6 +205,21 @@ def test_no_interval_of_a_difference_goes_beyond_all_right_less_all_wrong():
     assert (estimate.value, estimate.upper) == (0.5, 1.0)
     turned = difference(wrong, first, ["a", "b", "c", "d"], rng=rng()).estimate
     assert (turned.value, turned.lower) == (-0.5, -1.0)
+
+
+def test_what_no_resample_can_vary_is_not_certain():
+    """As `accuracy` has it where all is right: 1.92 / 2 groups make Wilson's reach 3.84 / 5.84 = 0.658."""
+    groups = ["a", "b"]
+    sure = difference(np.ones((1, 2), bool), np.zeros((1, 2), bool), groups, rng=rng())
+    assert str(sure.estimate) == "1.000 [-0.315, 1.000]"
+    # Both of two fall to one side of a fair coin half of the time.
+    assert sure.p_value == 0.5
+    halves = np.asarray([[True, False, False, True]])
+    assert str(accuracy(halves, ["a", "a", "b", "b"], rng=rng())) == "0.500 [0.171, 0.829]"
+    assert str(mean(np.ones((1, 2)), groups, rng=rng(), bounds=(0, 1))) == "1.000 [0.342, 1.000]"
+    assert str(mean(np.full((1, 2), 3.0), groups, rng=rng())) == "3.000 [3.000, 3.000]"
+    ranked = auroc(np.asarray([[1.0, 2, 3, 4]]), np.asarray([False, False, True, True]), list("abcd"), rng=rng())
+    assert (ranked.value, round(ranked.lower, 3), ranked.upper) == (1.0, 0.51, 1.0)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -220,6 +220,20 @@ def test_the_cost_is_counted_before_anything_runs(suite_file, tmp_path):
         assert cost.search_tokens[0] <= result.search_cost.tokens_computed <= cost.search_tokens[1]
 
 
+@pytest.mark.parametrize("condition", ["bootstrap", "bootstrap_confident", "bootstrap_consistent_confident", "golden"])
+def test_every_condition_costs_what_was_counted(suite_file, tmp_path, condition):
+    data = [row | {"text": row["text"] + " and more" * (k % 4)} for k, row in enumerate(rows(range(60)))]
+    file = write(tmp_path, "longer.jsonl", data)
+    config = read_suite(
+        suite_file(conditions=[condition], tasks=[{"task": TASK, "data": file}], seeds=[0, 1], max_shots=9)
+    )
+    (cost,) = suite_cost(config, backend=FakeBackend(prior=1, noise=1))
+    (result,) = run_suite(config, tmp_path / "out", backend=FakeBackend(prior=1, noise=1)).evaluations
+    (row,) = [row for row in result.rows if row.condition == condition]
+    assert cost.condition_prompts[0] <= row.cost.prompts <= cost.condition_prompts[1]
+    assert cost.condition_tokens[0] <= row.cost.tokens_computed <= cost.condition_tokens[1]
+
+
 def test_rows_as_they_were_are_what_is_labelled(suite_file, tmp_path):
     run_suite(read_suite(suite_file()), tmp_path / "out")
     original = {row["id"]: row for row in rows(range(60))}

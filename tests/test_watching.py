@@ -1,5 +1,6 @@
 """The live page's server, over real connections and beside a real search."""
 
+import asyncio
 import json
 import re
 import signal
@@ -23,7 +24,8 @@ from elicitor.errors import DataError  # noqa: E402
 from elicitor.files import hold  # noqa: E402
 from elicitor.follow import follow  # noqa: E402
 from elicitor.labelling import run  # noqa: E402
-from elicitor.watching import Limits, create_app  # noqa: E402
+from elicitor.notices import ElicitorWarning  # noqa: E402
+from elicitor.watching import Feed, Limits, create_app  # noqa: E402
 
 TOKEN = "a-token"
 QUICK = {"look_seconds": 0.02, "data_seconds": 0.0, "quiet_seconds": 0.3}
@@ -414,3 +416,27 @@ def test_the_review_command(elicitor, finished):
     assert "write ID=right" in elicitor("review", finished, "--mark", f"{first}=maybe")[2]
     assert "has no label" in elicitor("review", finished, "--mark", "strange=right")[2]
     (finished / "review.jsonl").unlink()
+
+
+def test_a_look_that_fails_is_not_the_last():
+    """What a run has half written may be whole at the next look."""
+
+    class Follower:
+        looks = 0
+
+        def look(self):
+            self.looks += 1
+            if self.looks == 2:
+                raise DataError("events.jsonl line 3 is cut off")
+            return {"looks": self.looks}
+
+    async def watched():
+        feed = Feed(Follower(), seconds=0.001)
+        looking = asyncio.create_task(feed.run())
+        newest = await asyncio.wait_for(feed.after(0), 10)
+        while newest[1]["looks"] < 3:
+            newest = await asyncio.wait_for(feed.after(newest[0]), 10)
+        looking.cancel()
+
+    with pytest.warns(ElicitorWarning, match="line 3 is cut off"):
+        asyncio.run(watched())

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from elicitor.backends.fake import FakeBackend
-from elicitor.winrate import Duel, Verdicts, language_judge, reward_judge, summarize
+from elicitor.errors import ConfigError
+from elicitor.winrate import Duel, Verdicts, language_judge, reward_judge, summarize, win_rate
 
 DUELS = [Duel("p", "aaa", "b"), Duel("p", "a", "bb"), Duel("q", "a", "b"), Duel("r", "aaaa", "bb")]
 
@@ -37,6 +38,16 @@ def test_a_judge_that_always_prefers_what_comes_first_calls_all_a_draw():
     assert result.shown_first is not None
     assert result.shown_first.value == 1.0
     assert result.agreement == 0.0
+
+
+def test_five_wins_of_five_are_not_certain():
+    result = figures([[1.0] * 5], [Duel(str(k), "a", "b") for k in range(5)])
+    assert str(result.win_rate) == "1.000 [0.566, 1.000]"
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    with pytest.raises(ConfigError, match="seeds got -1"):
+        win_rate("fake", "fake", "prompts.jsonl", judges=["fake"], seed=-1)
 
 
 def test_changing_sides_turns_the_win_rate_round():

@@ -294,10 +294,12 @@ def _pool(base: RunConfig, variant: Variant, variants: Sequence[Variant]) -> lis
     rows = task_rows(base.data, task)
     gold = load_gold(base.data, task).labels
     examples = load_dataset(base.data, task).examples
+    known = np.asarray([example.id in gold for example in examples])
     positive = np.asarray([gold.get(example.id) == task.label_space.positive for example in examples])
+    negative = known & ~positive
     shares = [v.positive_share for v in variants if v.positive_share is not None]
     # The largest size that every pool can have.
-    most = min(min(positive.sum() / share, (~positive).sum() / (1 - share)) for share in shares)
+    most = min(min(positive.sum() / share, negative.sum() / (1 - share)) for share in shares)
     size = int(min(most, base.limit or most))
     wanted = round(variant.positive_share * size)
     if not 0 < wanted < size:
@@ -305,7 +307,7 @@ def _pool(base: RunConfig, variant: Variant, variants: Sequence[Variant]) -> lis
     rng = np.random.default_rng(POOL_SEED)
     chosen = [
         *rng.permutation(np.flatnonzero(positive))[:wanted],
-        *rng.permutation(np.flatnonzero(~positive))[: size - wanted],
+        *rng.permutation(np.flatnonzero(negative))[: size - wanted],
     ]
     return [{task.id_column: examples[i].id, **rows[i].values} for i in rng.permutation(np.asarray(chosen)).tolist()]
 

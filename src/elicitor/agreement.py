@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from elicitor.metrics import Estimate, estimate_of, group_index, group_weights, wilson
+from elicitor.metrics import Estimate, estimate_of, group_index, group_weights
+from elicitor.wilson import wilson
 
 Labels = NDArray[np.int64]
 """Shape (items,): label indices that a run found."""
@@ -35,7 +36,7 @@ def agreement(
     """Compare pairs of runs (Cohen 1960), with bootstrap intervals clustered on groups.
 
     The intervals cover which items were drawn, not which runs: pairs that share a run are not independent. Where all items
-    agree, or none does, they are made of Wilson's for the share (see `elicitor.metrics.wilson`).
+    agree, or none does, they are made of Wilson's for the share (see `elicitor.wilson.wilson`).
 
     Args:
         pairs: Runs that are compared, at least one pair.

@@ -37,7 +37,7 @@ from elicitor.config import RunConfig, check_seeds, check_trust
 from elicitor.consistency import Constraints
 from elicitor.data import Assignment, task_rows
 from elicitor.errors import ConfigError, DataError
-from elicitor.files import write_json, write_rows
+from elicitor.files import read_rows, write_json, write_rows
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, Workload, load_run, prepare, run
 from elicitor.manifest import Supervision
@@ -120,15 +120,17 @@ def audit(
         check_seeds(seeds)
     suspected = _columns(config, task_of(config), columns)
     others = [one if isinstance(one, Run) else load_run(Path(one)) for one in against]
-    _split_by_model(done, others)
+    known = {config.seed, *(load_run_config(one.path).seed for one in _split_by_model(done, others)[0])}
+    if again := sorted(known & set(seeds)):
+        raise ConfigError(f"--seeds got {again[0]}, the seed of a run that is compared already", fix="leave it out")
     workload = prepare(config, backend=backend, on_stage=on_stage)
     found = _labels_of(done, workload)
     for seed in seeds:
         if on_stage:
             on_stage(f"search with seed {seed}")
-        again = config.model_copy(update={"seed": seed})
+        other = config.model_copy(update={"seed": seed})
         folder = done.path / f"seed-{seed}"
-        others.append(run(again, folder, resume=True, backend=workload.backend, on_progress=on_progress))
+        others.append(run(other, folder, resume=True, backend=workload.backend, on_progress=on_progress))
     same, other_models = _split_by_model(done, others)
 
     if on_stage:
@@ -160,6 +162,16 @@ def audit(
         rows = [{"id": name, "reasons": reasons} for name, reasons in result.abstained.items()]
         write_rows(done.path / ABSTAINED, rows)
     return result
+
+
+def abstained_ids(path: Path) -> set[str]:
+    """Ids of the examples that ``elicitor audit --abstain`` set aside; none where that was not run.
+
+    Args:
+        path: Folder of a run.
+    """
+    file = path / ABSTAINED
+    return {row["id"] for row in read_rows(file)} if file.is_file() else set()
 
 
 def _ask_again(

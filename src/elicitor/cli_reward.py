@@ -51,6 +51,9 @@ def train_reward_command(
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first labelled pairs.")] = None,
     rest_limit: Annotated[int | None, typer.Option(help="Use only the first rows of --rest.")] = None,
+    keep_abstained: Annotated[
+        bool, typer.Option("--keep-abstained", help="Train on pairs in abstained.jsonl as well.")
+    ] = False,
     report_to: ReportTo = None,
     overrides: Overrides = None,
     resume: Resume = False,
@@ -78,6 +81,7 @@ def train_reward_command(
         "task": task,
         "limit": limit,
         "rest_limit": rest_limit,
+        "keep_abstained": keep_abstained,
     }
     from elicitor import console_reward, progress_reward
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
 from elicitor.plan import Context, make_plan
+from elicitor.search.bootstrap import n_kept
 from elicitor.search.ensemble import deal_folds
 from elicitor.search.first_labels import first_count
 from elicitor.search.gibbs import block_contexts, deal_blocks
@@ -182,19 +182,22 @@ def _sampled_bounds(
     return np.stack([least, most], axis=1).astype(np.int64)
 
 
-def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_bounds(
+    problem: Problem, config: BootstrapConfig, *, rng: np.random.Generator, fill: bool = True
+) -> np.ndarray:
     """Least and most that a bootstrap can cost.
 
     Args:
-        problem: What it would label.
+        problem: What it would label; where a filter leaves labels out, the first examples are counted as those that stay.
         config: Its settings.
         rng: Orders demonstrations.
+        fill: Whether what a filter leaves out gets its labels at the end, as in a run.
 
     Returns:
         Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
-    kept = max(min(2, n), math.ceil(config.keep * n))
+    kept = n_kept(n, config.keep)
     whole, at_end = _evaluation_tokens(problem, [kept, n], rng=rng)
     rounds = np.asarray([1, 1 + config.rounds])
     start = n if config.start == "zero_shot" else 0
@@ -206,8 +209,11 @@ def bootstrap_bounds(problem: Problem, config: BootstrapConfig, *, rng: np.rando
     spine = tuple(range(kept))
     labelled = _first_labelled(problem, kept)
     asked = _both_counts([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)])
-    times = np.asarray([2, 1 + config.rounds])
-    return np.asarray(bounds + np.stack([[1, 1], times * (n - kept) + n, *(np.outer(asked, times) + at_end[:, None])]))
+    times = np.asarray([1, config.rounds])
+    bounds += np.stack([[0, 0], times * (n - kept), *np.outer(asked, times)])
+    if fill:
+        bounds += np.stack([[1, 1], np.full(2, 2 * n - kept), *np.outer(asked + at_end, [1, 1])])
+    return bounds
 
 
 def ensemble_bounds(problem: Problem, config: EnsembleConfig, *, rng: np.random.Generator) -> np.ndarray:

@@ -123,7 +123,11 @@ def sft_rows(labelled: Labelled) -> list[JsonRow]:
 
 
 def dataset_rows(labelled: Labelled, labels: Sequence[FoundLabel]) -> list[JsonRow]:
-    """Fields of each example with its label, its index, confidence and log-odds."""
+    """Fields of each example with its label, its index, confidence and log-odds.
+
+    Raises:
+        ConfigError: If a field has the name of one of those.
+    """
     by_id = {item.id: item for item in labels}
     rows = []
     for i, label in labelled.labels.items():
@@ -137,6 +141,11 @@ def dataset_rows(labelled: Labelled, labels: Sequence[FoundLabel]) -> list[JsonR
             "confidence": found.confidence,
             "log_odds": found.log_odds,
         }
+        if taken := sorted(made.keys() & example.fields.keys()):
+            raise ConfigError(
+                f"field {taken[0]!r} of the task has the name of a column that format dataset adds",
+                fix="rename the field, or use --format sft",
+            )
         rows.append({**example.fields, **made})
     return rows
 
@@ -205,7 +214,7 @@ def unpaired_rows(
     task = labelled.task
     if task.mirror is not None:
         pairs = preference_rows(labelled, labels, left_out=left_out, conversational=conversational)
-        if "prompt" not in pairs[0]:
+        if not prompt_fields(task):
             raise ConfigError(f"the pairs of task {task.name!r} answer no prompt", fix="use --format preference")
         return [
             {"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}

@@ -8,16 +8,14 @@ little of their spread (it divides by k where k - 1 is due), so deviations of re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_Z = 1.959963984540054
-"""Quantile of the normal distribution for 95%."""
+from elicitor.wilson import wilson
 
 Correct = NDArray[np.bool_]
 """Shape (seeds, items): whether each item was answered correctly under each seed."""
@@ -57,22 +55,6 @@ class Estimate:
         return f"{self.value:.3f} [{lower}, {upper}]"
 
 
-def wilson(share: float, *, n: float) -> tuple[float, float]:
-    """Wilson's 95% score interval of a share (Wilson 1927).
-
-    Args:
-        share: The share found, in [0, 1].
-        n: Independent observations, or an effective sample size, positive.
-
-    Returns:
-        Its ends, in [0, 1] and never on the wrong side of the share.
-    """
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    reach = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + (_Z / (2 * n)) ** 2)
-    # At 0 and 1 an end is the share itself, but for rounding.
-    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
-
-
 FEW_GROUPS = 20
 """Groups below which a cluster bootstrap's intervals cannot be trusted (Cameron, Gelbach and Miller 2008)."""
 
@@ -94,7 +76,8 @@ def few_groups_note(groups: Sequence[str]) -> list[str]:
 def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
     """Share of correct answers, averaged over seeds, with a bootstrap interval clustered on groups.
 
-    Where all answers are right, or none is, the interval is Wilson's (see `wilson`), with the groups as observations.
+    Where all groups are alike, as where all answers are right, the interval is Wilson's (see `wilson`), with the groups as
+    observations.
 
     Args:
         correct: Shape (seeds, items).
@@ -108,17 +91,17 @@ def accuracy(correct: Correct, groups: Sequence[str], *, rng: np.random.Generato
     Raises:
         ValueError: If there are no items, or the shapes differ.
     """
-    index = group_index(correct, groups)
-    draws = _resampled_means([correct], index, rng=rng, resamples=resamples)[0]
-    estimate = estimate_of(correct.mean(axis=1), np.clip(draws, 0, 1), index)
-    if estimate.lower is not None and (correct.all() or not correct.any()):
-        # No resample differs from another, which does not make four answers of four certain.
-        lower, upper = wilson(float(correct.all()), n=estimate.groups)
-        return replace(estimate, lower=lower, upper=upper)
-    return estimate
+    return mean(correct, groups, rng=rng, resamples=resamples, bounds=(0, 1))
 
 
-def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000) -> Estimate:
+def mean(
+    values: Scores | Correct,
+    groups: Sequence[str],
+    *,
+    rng: np.random.Generator,
+    resamples: int = 2000,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
     """Mean of numbers, such as rewards or their paired differences, with a bootstrap interval clustered on groups.
 
     Args:
@@ -126,6 +109,8 @@ def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, res
         groups: Group of each item.
         rng: Draws the resamples.
         resamples: Bootstrap resamples.
+        bounds: Least and greatest value there can be. Where no resample differs from another, the interval reaches as far
+            towards each as Wilson's (see `wilson`) does for none of so many groups; without bounds it has no width.
 
     Returns:
         The mean with its percentile interval.
@@ -135,7 +120,7 @@ def mean(values: Scores, groups: Sequence[str], *, rng: np.random.Generator, res
     """
     index = group_index(values, groups)
     draws = _resampled_means([values], index, rng=rng, resamples=resamples)[0]
-    return estimate_of(values.mean(axis=1), draws, index)
+    return estimate_of(values.mean(axis=1), draws, index, bounds=bounds)
 
 
 def auroc(
@@ -169,7 +154,7 @@ def auroc(
         return Estimate(None, None, None, n=len(index), groups=int(index.max()) + 1, seeds=len(scores))
     draws = _over_seeds(np.stack([_weighted_auroc(row, truth, weights) for row in scores], axis=1), rng=rng)
     # A resample of one kind alone has no area; it says nothing about the spread of those that have one.
-    return estimate_of(values, np.clip(draws[~np.isnan(draws)], 0, 1), index)
+    return estimate_of(values, draws[~np.isnan(draws)], index, bounds=(0, 1))
 
 
 def calibration_error(
@@ -219,8 +204,8 @@ class Difference:
 
     Attributes:
         estimate: Accuracy of the first less that of the second.
-        p_value: Two-sided, by the same bootstrap: how surprising the difference would be if there were none. None where
-            there is no interval.
+        p_value: Two-sided, by the same bootstrap: how surprising the difference would be if there were none, and no less
+            than that so many groups fall to one side by chance. None where there is no interval.
     """
 
     estimate: Estimate
@@ -232,7 +217,7 @@ def difference(
 ) -> Difference:
     """Paired comparison of two methods: accuracies on the same items under the same seeds, by cluster bootstrap.
 
-    Where no item differs, the interval reaches as far to both sides as Wilson's (see `wilson`) does for none of so many groups.
+    Where all groups are alike, as where no item differs, the interval is as in `mean`, between -1 and 1.
 
     Args:
         first: Shape (seeds, items).
@@ -250,15 +235,13 @@ def difference(
     gained = first.astype(np.float64) - second.astype(np.float64)
     index = group_index(gained, groups)
     draws = _resampled_means([gained], index, rng=rng, resamples=resamples)[0]
-    estimate = estimate_of(gained.mean(axis=1), np.clip(draws, -1, 1), index)
+    estimate = estimate_of(gained.mean(axis=1), draws, index, bounds=(-1, 1))
     if estimate.lower is None or estimate.value is None:
         return Difference(estimate, None)
-    if not gained.any():
-        reach = wilson(0.0, n=estimate.groups)[1]
-        return Difference(replace(estimate, lower=-reach, upper=reach), 1.0)
     # Under no difference the draws would lie around 0 as they now lie around the estimate.
     beyond = np.abs(draws - estimate.value) >= abs(estimate.value) - 1e-12
-    return Difference(estimate, float((beyond.sum() + 1) / (resamples + 1)))
+    by_chance = 2 * 0.5**estimate.groups
+    return Difference(estimate, min(1.0, max(by_chance, float((beyond.sum() + 1) / (resamples + 1)))))
 
 
 def gap_recovered(
@@ -321,18 +304,31 @@ def group_index(table: NDArray[Any], groups: Sequence[str]) -> NDArray[np.int64]
     return np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
 
 
-def estimate_of(by_seed: NDArray[np.float64], draws: NDArray[np.float64], index: NDArray[np.int64]) -> Estimate:
+def estimate_of(
+    by_seed: NDArray[np.float64],
+    draws: NDArray[np.float64],
+    index: NDArray[np.int64],
+    *,
+    bounds: tuple[float, float] | None = None,
+) -> Estimate:
     """Mean over seeds with a percentile interval from the draws; none where there is one group alone.
 
     Args:
         by_seed: Shape (seeds,): the figure under each seed.
         draws: Shape (resamples,): the figure in each resample of groups (and of seeds, if it is to cover them).
         index: Shape (items,): number of each item's group; see `group_index`.
+        bounds: Least and greatest value there can be; see `mean`.
     """
-    n_groups = int(index.max()) + 1
-    ends = np.quantile(draws, [0.025, 0.975]).tolist() if n_groups > 1 and len(draws) else [None, None]
+    n_groups, value = int(index.max()) + 1, float(by_seed.mean())
+    ends: list[float | None] = [None, None]
+    if n_groups > 1 and len(draws):
+        ends = np.quantile(draws if bounds is None else np.clip(draws, *bounds), [0.025, 0.975]).tolist()
+        if bounds is not None and np.ptp(draws) < 1e-12:
+            # No resample differs from another, which does not make four answers of four certain.
+            reach = wilson(0.0, n=n_groups)[1]
+            ends = [value - reach * (value - bounds[0]), value + reach * (bounds[1] - value)]
     return Estimate(
-        value=float(by_seed.mean()),
+        value=value,
         lower=ends[0],
         upper=ends[1],
         n=len(index),

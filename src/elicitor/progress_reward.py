@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,8 @@ def train_reward_with_progress(
 
     with Display("train reward") as display:
         settings, work = _reward_work(source, flags, overrides, inputs, display)
-        left_out = work.labelled.without + work.labelled.contradictory
-        if left_out:
-            display.warn(f"{left_out} pairs have no label, or contradictory ones, and are left out")
+        if left_out := work.labelled.left_out:
+            display.warn(f"{left_out} pairs have no label, contradictory or indeterminate ones, and are left out")
         return train_reward(
             work,
             folder,
@@ -170,9 +170,11 @@ def _rewarder(name: str, dtype: str, device: str, display: Display) -> tuple[Rew
     """A reward by the folder of its model or by module and function, and what identifies it."""
     module, colon, function = name.partition(":")
     if colon and not Path(name).exists():
+        # A command that pip made does not look into the working folder, where the module is usually.
+        sys.path.append(str(Path.cwd()))
         try:
             found = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise ConfigError(
                 f"--reward {name!r}: {error}", fix="give the folder of a reward model, or an importable MODULE:FUNCTION"
             ) from error

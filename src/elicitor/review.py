@@ -24,9 +24,9 @@ from elicitor.files import parse_json, read_json
 from elicitor.follow import RunFollower
 from elicitor.inputs import task_of
 from elicitor.joining import read_labels
-from elicitor.metrics import wilson
 from elicitor.runs import METRICS, load_run_config
 from elicitor.shapes import Metrics
+from elicitor.wilson import wilson
 
 REVIEW = "review.jsonl"
 Verdict = Literal["right", "wrong"]

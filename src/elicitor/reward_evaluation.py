@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elicitor.backends.base import OnPart, OnStage, Progress
+from elicitor.config import check_seeds
 from elicitor.metrics import Difference, Estimate, accuracy, difference
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def evaluate_reward(
     from elicitor.train.pairs import labelled_pairs
     from elicitor.train.reward_model import RewardModel
 
+    check_seeds([seed])
     gold = {test: labelled_pairs(test, "golden", limit=limit, task=task).preferences for test in tests}
     leads: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
     for name in map(str, models):

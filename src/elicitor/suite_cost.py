@@ -19,6 +19,7 @@ from elicitor.labelling import prepare
 from elicitor.models import load_backend
 from elicitor.objective import Meter
 from elicitor.prompts import PromptEncoder
+from elicitor.search.bootstrap import n_kept
 from elicitor.search_settings import BootstrapConfig
 from elicitor.suite import SuiteConfig, prepare_suite
 
@@ -127,14 +128,42 @@ def _condition_costs(
                 bounds += np.asarray([[texts], [_probe_tokens(comparison)]])
             continue
         for seed in comparison.seeds:
-            kept = comparison.demonstrations(seed)
-            bounds += _asked(comparison.prompts(condition, dict.fromkeys(kept, 0)))
             if condition in BOOTSTRAPS:
-                problem = comparison.problem(sorted(kept), Meter())
-                variant = BootstrapConfig(rounds=comparison.bootstrap_rounds, keep=BOOTSTRAPS[condition].keep)
-                bounds += bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed))[1:3]
+                bounds += _bootstrapped(comparison, condition, seed)
+            else:
+                kept = comparison.demonstrations(seed)
+                ends = [_behind(comparison, condition, kept, label) for label in _shortest_and_longest(comparison)]
+                bounds += np.stack(ends, axis=1)
     (fewest, most), (cheapest, dearest) = bounds.tolist()
     return (fewest, most), (cheapest, dearest)
+
+
+def _bootstrapped(comparison: Comparison, condition: Condition, seed: int) -> np.ndarray:
+    """Making labels and asking behind them, least and most, shape (2, 2): a filter may leave the shortest or the longest."""
+    keep = BOOTSTRAPS[condition].keep
+    encoder = PromptEncoder(comparison.backend.tokenizer, comparison.task, comparison.train)
+    shortest = sorted(comparison.demonstrations(seed), key=encoder.longest_demonstration)
+    shots = n_kept(len(shortest), keep)
+    variant = BootstrapConfig(rounds=comparison.bootstrap_rounds, keep=keep)
+    ends = []
+    for end, (order, label) in enumerate(
+        zip((shortest, shortest[::-1]), _shortest_and_longest(comparison), strict=True)
+    ):
+        problem = comparison.problem(order, Meter())
+        made = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed), fill=False)[1:3, end]
+        ends.append(made + _behind(comparison, condition, order[:shots], label))
+    return np.stack(ends, axis=1)
+
+
+def _shortest_and_longest(comparison: Comparison) -> tuple[int, int]:
+    """The labels whose verbalizers have fewest and most tokens: which ones the demonstrations will have is not known."""
+    lengths = [len(comparison.backend.tokenizer.encode(text)) for text in comparison.task.label_space.verbalizers]
+    return int(np.argmin(lengths)), int(np.argmax(lengths))
+
+
+def _behind(comparison: Comparison, condition: Condition, positions: Sequence[int], label: int) -> np.ndarray:
+    """Number and tokens of the test prompts behind demonstrations that all have one label, shape (2,)."""
+    return _asked(comparison.prompts(condition, dict.fromkeys(positions, label)))[:, 0]
 
 
 def _asked(prompts: Sequence[Prompt]) -> np.ndarray:

@@ -29,6 +29,7 @@ from elicitor.control import ACTIONS, request
 from elicitor.errors import ConfigError, ElicitorError
 from elicitor.follow import Follower
 from elicitor.local_http import LOOPBACK, json_body
+from elicitor.notices import warn
 from elicitor.review import VERDICTS, Reviewer
 from elicitor.runs import has_run
 
@@ -87,7 +88,12 @@ class Feed:
     async def run(self) -> None:
         """Look again and again."""
         while True:
-            newest = await run_in_threadpool(self._follower.look)
+            try:
+                newest = await run_in_threadpool(self._follower.look)
+            except ElicitorError as error:
+                # What is there may be whole at the next look.
+                newest = self.newest
+                warn(str(error))
             async with self._changed:
                 if newest != self.newest:
                     self.version, self.newest = self.version + 1, newest

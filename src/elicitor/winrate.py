@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from elicitor.backends.adapter import adapter_hash
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.backends.model_files import folder_hash
+from elicitor.config import check_seeds
 from elicitor.data import Dataset, Example
 from elicitor.errors import ConfigError, DataError
 from elicitor.files import read_json, write_json
@@ -118,7 +119,7 @@ def summarize(
     if len(verdicts.leads) == 2:
         as_shown, turned = verdicts.leads
         first_preferred = ((as_shown > 0) + (as_shown == 0) / 2 + (turned < 0) + (turned == 0) / 2) / 2
-        shown_first = mean(first_preferred[None], groups, rng=rng)
+        shown_first = mean(first_preferred[None], groups, rng=rng, bounds=(0, 1))
         agreement = float((np.sign(as_shown) == np.sign(turned)).mean())
     more = np.array([len(duel.first) - len(duel.second) for duel in duels])
     uneven = more != 0
@@ -127,7 +128,7 @@ def summarize(
         first=names[0],
         second=names[1],
         judge=judge,
-        win_rate=mean(wins[None], groups, rng=rng),
+        win_rate=mean(wins[None], groups, rng=rng, bounds=(0, 1)),
         draws=float((wins == 0.5).mean()),
         shown_first=shown_first,
         agreement=agreement,
@@ -229,6 +230,7 @@ def win_rate(
     Raises:
         ElicitorError: If a model, a judge or the prompts cannot be used, or all prompts are too long.
     """
+    check_seeds([seed])
     for name, value in (("samples", samples), ("max_new_tokens", max_new_tokens), ("temperature", temperature)):
         if value <= 0:
             raise ConfigError(f"{name} got {value}", fix="give more than 0")

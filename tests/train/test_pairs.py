@@ -37,6 +37,19 @@ def test_a_run_gives_the_labels_it_found(pairs_file, tmp_path):
         assert by_id[f"{item.pair.id}/ab"] != by_id[f"{item.pair.id}/ba"]
 
 
+def test_pairs_that_an_audit_set_aside_are_left_out(pairs_file, tmp_path):
+    elicitor.label(pairs_file(6), task="preference", model="fake", output_dir=tmp_path / "run")
+    every = labelled_pairs(tmp_path / "run", "found")
+    aside = [item.pair.id for item in every.preferences[:2]]
+    rows = [{"id": f"{aside[0]}/ab", "reasons": []}, {"id": f"{aside[1]}/ba", "reasons": []}]
+    (tmp_path / "run" / "abstained.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    certain = labelled_pairs(tmp_path / "run", "found")
+    assert certain.preferences == every.preferences[2:]
+    assert (certain.indeterminate, certain.without, certain.left_out) == (2, 0, 2 + every.contradictory)
+    assert labelled_pairs(tmp_path / "run", "found", keep_abstained=True) == every
+    assert labelled_pairs(tmp_path / "run", "golden").indeterminate == 0
+
+
 def test_gold_votes_and_lots(pairs_file):
     file = pairs_file(12)
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -313,3 +313,20 @@ def test_what_was_best_at_the_last_checkpoint_is_there_for_a_kill_before_the_nex
     assert [one.step for one in log.points()] == [0, 1]
     drop_scratch(log.folder)
     assert not list(tmp_path.glob("best*"))
+
+
+def test_a_reward_function_is_found_in_the_working_folder(tmp_path, monkeypatch):
+    from elicitor.progress import Display
+    from elicitor.progress_reward import _rewarder
+
+    (tmp_path / "my_own_reward.py").write_text("def score(prompts, responses):\n    return [1.0] * len(responses)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    with Display("train rl") as display:
+        found, name = _rewarder("my_own_reward:score", "auto", "auto", display)
+        assert (found(["a"], ["b"]), name) == ([1.0], "my_own_reward:score")
+        for wrong in (":score", "my_own_reward:scores", "no_such_module:score"):
+            with pytest.raises(
+                ConfigError, match="give the folder of a reward model, or an importable MODULE:FUNCTION"
+            ):
+                _rewarder(wrong, "auto", "auto", display)

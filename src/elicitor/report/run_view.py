@@ -20,7 +20,7 @@ from elicitor.files import iter_rows, read_json
 from elicitor.gold import load_gold
 from elicitor.inputs import task_of
 from elicitor.joining import read_labels
-from elicitor.metrics import Estimate, accuracy, wilson
+from elicitor.metrics import Estimate, accuracy
 from elicitor.report.trace import Trace, read_trace
 from elicitor.report.views import Bin, ExampleView, NamedResult, RunView
 from elicitor.reviewed import reviewed_ids
@@ -28,6 +28,7 @@ from elicitor.runs import EVENTS, METRICS, RunFolder, load_run_config, read_mani
 from elicitor.search.events import ABOUT_SCORES
 from elicitor.shapes import EventRow, Metrics
 from elicitor.tasks import Task
+from elicitor.wilson import wilson
 
 TEXT_BUDGET = 6_000_000
 """Characters of the examples' texts that a page holds, so that it stays well under 15 MB."""

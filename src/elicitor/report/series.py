@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from elicitor.metrics import Estimate, wilson
+from elicitor.metrics import Estimate
 from elicitor.report.views import AblationView, NamedResult, Result, RunView, Views
 from elicitor.tables import judged
+from elicitor.wilson import wilson
 
 Rows = list[dict[str, Any]]
 WINDOWS = 25

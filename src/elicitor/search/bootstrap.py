@@ -102,7 +102,11 @@ class Bootstrap:
 
     def _surest(self, assignment: Assignment, rows: Mapping[int, Array]) -> Assignment:
         """The assignment without the labels of lowest log-probability; of equal ones the first examples stay."""
-        n_kept = max(min(2, len(rows)), math.ceil(self.config.keep * len(rows)))
         sure = {i: float(row[y]) for i, row in rows.items() if (y := assignment[i]) is not None}
-        dropped = sorted(sure, key=lambda i: (-sure[i], i))[n_kept:]
+        dropped = sorted(sure, key=lambda i: (-sure[i], i))[n_kept(len(rows), self.config.keep) :]
         return assignment.with_labels(dict.fromkeys(dropped))
+
+
+def n_kept(n: int, share: float) -> int:
+    """How many of n examples keep their labels where a share is kept: two at least, so that one can predict the other."""
+    return max(min(2, n), math.ceil(share * n))

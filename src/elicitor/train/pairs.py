@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from elicitor.audit import abstained_ids
 from elicitor.baselines import one_vote_each, random_labels
 from elicitor.data import cell_text, in_order_id, iter_task_rows, load_dataset
 from elicitor.errors import ConfigError, DataError
@@ -69,11 +70,18 @@ class Labelled:
         preferences: Pairs that have a label.
         without: Pairs left out because the source has no label for them.
         contradictory: Pairs left out because their two orders got the same answer.
+        indeterminate: Pairs left out because an audit set one of their orders aside.
     """
 
     preferences: tuple[Preference, ...]
     without: int = 0
     contradictory: int = 0
+    indeterminate: int = 0
+
+    @property
+    def left_out(self) -> int:
+        """Pairs without a preference, for whatever reason."""
+        return self.without + self.contradictory + self.indeterminate
 
 
 def check_pair_task(task: Task) -> None:
@@ -115,7 +123,13 @@ def iter_pairs(source: str, task: Task, *, limit: int | None = None) -> Iterator
 
 
 def labelled_pairs(
-    source: str | Path, labels: LabelSource, *, seed: int = 0, limit: int | None = None, task: str = "preference"
+    source: str | Path,
+    labels: LabelSource,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    task: str = "preference",
+    keep_abstained: bool = False,
 ) -> Labelled:
     """Pairs of a labelling run or of a file, with the labels of one source.
 
@@ -125,6 +139,7 @@ def labelled_pairs(
         seed: Draws votes and random labels.
         limit: Use only the first pairs.
         task: Task of a file; a run has its own.
+        keep_abstained: Use found labels that ``elicitor audit --abstain`` called indeterminate as well.
 
     Returns:
         The pairs with their labels, in the order of the data.
@@ -147,12 +162,15 @@ def labelled_pairs(
     rows = min((n for n in (rows, limit) if n is not None), default=None)
     pairs = list(iter_pairs(data, pair_task, limit=rows))
     rng = np.random.default_rng(seed)
-    contradictory = 0
+    contradictory = indeterminate = 0
     match labels:
         case "found":
             labelled = load_dataset(data, pair_task, limit=load_run_config(folder).limit, in_memory=False)
             check_same_data(folder, labelled.fingerprint, data)
-            chosen, contradictory = found_choices(load_run(folder).labels, pairs, task=pair_task)
+            doubtful = set() if keep_abstained else abstained_ids(folder)
+            certain = [pair for pair in pairs if doubtful.isdisjoint(in_order_id(pair.id, order) for order in (0, 1))]
+            indeterminate = len(pairs) - len(certain)
+            chosen, contradictory = found_choices(load_run(folder).labels, certain, task=pair_task)
         case "golden":
             chosen = _first_orders(load_gold(data, pair_task, limit=rows).labels, pairs, pair_task)
         case "human":
@@ -165,8 +183,10 @@ def labelled_pairs(
             chosen = {pairs[i].id: label for i, label in dealt.items()}
     preferences = tuple(Preference(pair, chosen[pair.id]) for pair in pairs if pair.id in chosen)
     if not preferences:
-        raise DataError(f"{data} has no {labels} labels for any of its {len(pairs)} pairs", fix="choose other --labels")
-    return Labelled(preferences, len(pairs) - len(preferences) - contradictory, contradictory)
+        fix = "add --keep-abstained, or choose other --labels" if indeterminate else "choose other --labels"
+        raise DataError(f"{data} has no {labels} labels for any of its {len(pairs)} pairs", fix=fix)
+    without = len(pairs) - len(preferences) - contradictory - indeterminate
+    return Labelled(preferences, without, contradictory, indeterminate)
 
 
 def found_choices(labels: Sequence[FoundLabel], pairs: Sequence[Pair], *, task: Task) -> tuple[dict[str, int], int]:

@@ -84,6 +84,7 @@ def prepare_reward(
     seed: int = 0,
     limit: int | None = None,
     rest_limit: int | None = None,
+    keep_abstained: bool = False,
     on_stage: OnStage | None = None,
 ) -> RewardWork:
     """Read and check everything a reward training needs.
@@ -97,6 +98,7 @@ def prepare_reward(
         seed: Draws votes and random labels.
         limit: Use only the first labelled pairs.
         rest_limit: Use only the first rows of the rest.
+        keep_abstained: Use found labels that ``elicitor audit --abstain`` called indeterminate as well.
         on_stage: Called with what begins.
 
     Raises:
@@ -104,7 +106,7 @@ def prepare_reward(
     """
     if on_stage:
         on_stage("reading the pairs")
-    labelled = labelled_pairs(source, labels, seed=seed, limit=limit, task=task)
+    labelled = labelled_pairs(source, labels, seed=seed, limit=limit, task=task, keep_abstained=keep_abstained)
     config = load_run_config(Path(source)) if has_run(Path(source)) else None
     pair_task = task_of(config) if config else load_task(task)
     base = model or (config.model if config else "bundled")
@@ -202,6 +204,7 @@ def train_reward(
             "labelled": len(own),
             "without_label": work.labelled.without,
             "contradictory": work.labelled.contradictory,
+            "indeterminate": work.labelled.indeterminate,
             **stages,
             "final_pairs": final["pairs"],
             "truncated": final["truncated"],

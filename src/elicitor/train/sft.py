@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from elicitor.audit import ABSTAINED
+from elicitor.audit import abstained_ids
 from elicitor.backends.base import OnStage
 from elicitor.config import RunConfig
 from elicitor.control import working_time
 from elicitor.data import Dataset, load_dataset
 from elicitor.errors import BackendError
 from elicitor.evaluation import found_labels
-from elicitor.files import read_rows
 from elicitor.inputs import task_of
 from elicitor.labelling import Run, load_run
 from elicitor.manifest import package_versions
@@ -108,8 +107,7 @@ def labelled_run(
     task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit)
     found = found_labels(done, task, dataset)
-    file = done.path / ABSTAINED
-    abstained = set() if keep_abstained or not file.is_file() else {row["id"] for row in read_rows(file)}
+    abstained = set() if keep_abstained else abstained_ids(done.path)
     used = list(found)[:limit]
     labels = {i: found[i] for i in used if dataset.examples[i].id not in abstained}
     return Labelled(task, dataset, labels, "found", left_out=len(used) - len(labels)), config
