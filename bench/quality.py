@@ -11,7 +11,6 @@ comparison can be stopped and gone on with.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from elicitor.batch_search import BatchStep, search_batch
 from elicitor.config import RunConfig, build_config
 from elicitor.console import environment
 from elicitor.data import Assignment
+from elicitor.files import read_json, write_json
 from elicitor.gold import load_gold
 from elicitor.labelling import Workload, prepare
 from elicitor.metrics import mean
@@ -43,7 +43,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 DEFAULT = "ensemble"
 """What ``elicitor label`` does by default."""
-KEY = ("data", "arm", "seed")
+KEY = ("task", "data", "arm", "seed")
 
 
 def main() -> None:
@@ -69,7 +69,8 @@ def main() -> None:
     for seed in options.seeds:
         for task, file in options.data:
             for arm in options.arms:
-                if any(tuple(row[name] for name in KEY) == (Path(file).name, arm, seed) for row in rows):
+                key = (*named(task, file), arm, seed)
+                if key in {tuple(row[name] for name in KEY) for row in rows}:
                     continue
                 backend = backend or load_backend(options.model, dtype=options.dtype)
                 flags = {
@@ -80,7 +81,7 @@ def main() -> None:
                     "backend.dtype": options.dtype,
                 }
                 config = build_config(flags={**flags, "objective.calibration": options.calibration, **ARMS[arm]})
-                row = {"data": Path(file).name, "arm": arm, "seed": seed, **measure(config, backend, options.n)}
+                row = dict(zip(KEY, key, strict=True)) | measure(config, backend, options.n)
                 rows.append(row)
                 print(line(row), flush=True)
                 if options.json:
@@ -91,17 +92,18 @@ def main() -> None:
                         "rows": rows,
                         "environment": environment(),
                     }
-                    options.json.write_text(json.dumps(result, indent=2) + "\n")
+                    write_json(options.json, result)
     print()
     for entry in summary(rows):
         print(
-            f"{entry['data']:32} {entry['arm']:>10}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
-            f"U {entry['utility']}  tokens {entry['tokens']:,.0f}  collapsed {entry['collapsed']}"
+            f"{entry['task']:14} {entry['data']:32} {entry['arm']:>10}  {len(entry['seeds'])} seeds  "
+            f"accuracy {entry['accuracy']}  U {entry['utility']}  tokens {entry['tokens']:,.0f}  collapsed {entry['collapsed']}"
         )
     for entry in differences(rows):
         print(
-            f"{entry['data']:32} {DEFAULT} - {entry['arm']}  {len(entry['seeds'])} seeds  accuracy {entry['accuracy']}  "
-            f"U {entry['utility']}  tokens of {entry['arm']} / {DEFAULT} {entry['tokens_ratio']:.2f}"
+            f"{entry['task']:14} {entry['data']:32} {DEFAULT} - {entry['arm']}  {len(entry['seeds'])} seeds  "
+            f"accuracy {entry['accuracy']}  U {entry['utility']}  "
+            f"tokens of {entry['arm']} / {DEFAULT} {entry['tokens_ratio']:.2f}"
         )
 
 
@@ -110,17 +112,24 @@ def task_files(text: str) -> list[tuple[str, str]]:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(task and file for task, _, file in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} is not TASK=FILE, with commas between")
+    if len({named(task, file) for task, _, file in pairs}) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} names a task and a file twice; rename one of the files")
     return [(task, file) for task, _, file in pairs]
+
+
+def named(task: str, file: str) -> tuple[str, str]:
+    """Task and file as rows name them, without their folders."""
+    return Path(task).stem, Path(file).name
 
 
 def known_rows(file: Path | None, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of an earlier call, which must have had the same settings."""
     if file is None or not file.exists():
         return []
-    before = json.loads(file.read_text())
-    if any(before[name] != value for name, value in settings.items()):
+    before = read_json(file)
+    rows: list[dict[str, Any]] = before.get("rows", [])
+    if any(before.get(name) != value for name, value in settings.items()) or any(KEY[0] not in row for row in rows):
         raise SystemExit(f"{file} was made with other settings: name another file")
-    rows: list[dict[str, Any]] = before["rows"]
     return rows
 
 
@@ -162,11 +171,12 @@ def measure(config: RunConfig, backend: Backend, n: int) -> dict[str, Any]:
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over seeds with intervals; a seed draws examples and search alike."""
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    cells: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        cells[row["data"], row["arm"]].append(row)
+        cells[row["task"], row["data"], row["arm"]].append(row)
     return [
         {
+            "task": task,
             "data": data,
             "arm": arm,
             "seeds": [row["seed"] for row in some],
@@ -175,24 +185,25 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "tokens": float(np.mean([row["tokens"] for row in some])),
             "collapsed": sum(min(row["shares"]) == 0 for row in some),
         }
-        for (data, arm), some in cells.items()
+        for (task, data, arm), some in cells.items()
     ]
 
 
 def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The default search less each other one, seed by seed on the same examples; seeds that both have."""
-    cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    cells: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
-        cells[row["data"], row["arm"]][row["seed"]] = row
+        cells[row["task"], row["data"], row["arm"]][row["seed"]] = row
     found = []
-    for (data, arm), other in cells.items():
-        default = cells.get((data, DEFAULT), {})
+    for (task, data, arm), other in cells.items():
+        default = cells.get((task, data, DEFAULT), {})
         seeds = sorted(default.keys() & other.keys())
         if arm == DEFAULT or not seeds:
             continue
         pairs = [(default[seed], other[seed]) for seed in seeds]
         found.append(
             {
+                "task": task,
                 "data": data,
                 "arm": arm,
                 "seeds": seeds,
@@ -212,8 +223,9 @@ def over_seeds(values: list[float]) -> str:
 def line(row: dict[str, Any]) -> str:
     right = row["label_accuracy"]
     return (
-        f"{row['data']} {row['arm']} seed {row['seed']}: accuracy {right['value']:.3f}, U {row['exact_utility']:.1f}, "
-        f"{row['tokens']:,} tokens, {row['seconds']:.0f} s, labels {row['shares']}, {row['finished']}"
+        f"{row['task']} {row['data']} {row['arm']} seed {row['seed']}: accuracy {right['value']:.3f}, "
+        f"U {row['exact_utility']:.1f}, {row['tokens']:,} tokens, {row['seconds']:.0f} s, labels {row['shares']}, "
+        f"{row['finished']}"
     )
 
 

@@ -186,7 +186,8 @@ def line(row: dict[str, Any], rows: list[dict[str, Any]], raw: float) -> str:
         f"{right['value']:.3f}",
         "/".join(map(str, row["shares"])),
     )
-    return " ".join(f"{cell:>12}" for cell in cells) + f"  [{right['lower']:.3f}, {right['upper']:.3f}]"
+    interval = "[no interval]" if right["lower"] is None else f"[{right['lower']:.3f}, {right['upper']:.3f}]"
+    return " ".join(f"{cell:>12}" for cell in cells) + f"  {interval}"
 
 
 def _no_training(_: object) -> Any:

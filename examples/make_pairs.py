@@ -5,8 +5,8 @@ python examples/make_pairs.py 450 > pairs.jsonl
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -52,7 +52,9 @@ def questions(rng: np.random.Generator) -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print as many pairs as the command line asks for."""
-    n = int(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("n", type=int, choices=range(1, 2001), metavar="N", help="pairs, from 1 to 2000")
+    n = parser.parse_args().n
     rng = np.random.default_rng(0)
     seen: set[str] = set()
     for question, answer in questions(rng):

@@ -57,3 +57,20 @@ def test_the_profile_of_a_tree_adds_up(tmp_path):
         assert 0 < row["products_seconds"] + row["attention_seconds"] < row["cpu_seconds"]
         assert row["products_seconds"] > 0
         assert row["attention_seconds"] > 0
+
+
+def test_two_tasks_on_one_file_are_two(tmp_path):
+    (tmp_path / "x.jsonl").write_text(
+        "".join(f'{{"id": "{k}", "text": "text {k}", "label": {k % 2}}}\n' for k in range(8))
+    )
+    (tmp_path / "other.yaml").write_text('name: other\ntemplate: "Is {text} good?"\nlabels: ["0", "1"]\n')
+    data = f"sentiment={tmp_path / 'x.jsonl'},{tmp_path / 'other.yaml'}={tmp_path / 'x.jsonl'}"
+    file = tmp_path / "quality.json"
+    words = ["--data", data, "--model", "fake", "--n", "6", "--seeds", "0", "--arms", "bootstrap", "--json", str(file)]
+    for _ in range(2):
+        done = subprocess.run([sys.executable, str(BENCH / "quality.py"), *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = [(row["task"], row["data"]) for row in json.loads(file.read_text())["rows"]]
+        assert rows == [("sentiment", "x.jsonl"), ("other", "x.jsonl")]
+    file.write_text(file.read_text()[:300])
+    assert "quality.json is not JSON" in said_of_a_mistake("quality.py", *words)

@@ -126,13 +126,27 @@ def test_dry_run_shows_cost_and_two_prompts_and_writes_nothing(elicitor, tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"x.jsonl"}
 
 
+def test_a_dry_run_measures_the_model_and_not_the_disk(elicitor, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write(tmp_path, ROWS)
+    for _ in range(2):
+        code, out, _ = elicitor(*LABEL, "--set", "backend.score_cache=true", "--dry-run", "--json")
+        assert code == 0
+        assert json.loads(out)["tokens_per_second"] > 0
+    stored = json.loads(elicitor("cache", "info", "--json")[1])
+    assert stored["answers"] == 0
+
+
 @pytest.mark.parametrize(
     "search",
     [
         ["icm"],
         ["icm", "--set", "icm.utility=sampled"],
+        ["icm", "--set", "icm.iterations=10"],
+        ["icm", "--set", "icm.utility=sampled", "--set", "icm.iterations=9"],
         ["gibbs"],
         ["bootstrap"],
+        ["bootstrap", "--set", "bootstrap.keep=0.5"],
         ["ensemble"],
         ["ensemble", "--set", "ensemble.folds=5"],
     ],

@@ -259,6 +259,13 @@ def test_wrong_requests_are_refused_in_openais_form(serve, change, message):
     assert metrics(client)["requests_refused"] == 1
 
 
+@pytest.mark.parametrize("place", ["/v1/completions", "/tokenize"])
+def test_half_of_a_surrogate_pair_is_the_clients_mistake(serve, place):
+    body = b'{"prompt": "x\\ud800"}'
+    answer = serve(FakeBackend()).post(place, content=body, headers={"Content-Type": "application/json"})
+    assert "holds half of a surrogate pair" in error(answer, 400)
+
+
 def test_what_is_no_request_is_refused(serve):
     client = serve(FakeBackend())
     for content in (b"{", b"[" * 100_000, b'{"prompt": NaN', b"\xff\xfe"):

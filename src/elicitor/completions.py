@@ -208,6 +208,10 @@ def detokenize(backend: ServableBackend, request: DetokenizeRequest) -> dict[str
 
 
 def _encode(backend: Backend, text: str, *, special: bool) -> TokenIds:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"'prompt' holds half of a surrogate pair, {text[error.start]!r}") from error
     tokenizer = backend.tokenizer
     return (*(tokenizer.start_ids if special else ()), *tokenizer.encode(text))
 

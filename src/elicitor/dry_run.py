@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elicitor.backends.base import Prompt, RemoteBackend
-from elicitor.backends.trie import token_cost, unshared_tokens
+from elicitor.backends.base import RemoteBackend
+from elicitor.backends.score_cache import uncached
+from elicitor.backends.trie import token_cost
 from elicitor.config import RunConfig
 from elicitor.data import Assignment
 from elicitor.labelling import Workload
 from elicitor.objective import MIN_TAIL, Meter, Problem
-from elicitor.plan import Context, make_plan
+from elicitor.plan import Context
+from elicitor.prompt_tokens import (
+    both_counts,
+    evaluation_tokens,
+    first_labelled,
+    plan_prompts,
+    proposal_tokens,
+    rest_tokens,
+)
 from elicitor.search.bootstrap import n_kept
 from elicitor.search.ensemble import deal_folds
 from elicitor.search.first_labels import first_count
@@ -116,11 +125,25 @@ def _bounds(workload: Workload, problem: Problem, *, rng: np.random.Generator) -
     growth = np.arange(seeds, min(n, seeds + budget) + 1)
     sizes = np.unique(np.linspace(growth[0], growth[-1], _GRID).astype(int))
     computed, unshared = (
-        np.interp(growth, sizes, row) for row in _evaluation_tokens(problem, sizes.tolist(), rng=rng).T
+        np.interp(growth, sizes, row) for row in evaluation_tokens(problem, sizes.tolist(), rng=rng).T
     )
-    alone = np.interp(growth, sizes, _proposal_tokens(problem, sizes.tolist()))
+    alone = np.interp(growth, sizes, proposal_tokens(problem, sizes.tolist()))
     if workload.config.icm.utility == "sampled":
-        return _sampled_bounds(problem, workload.config.icm, growth, budget, computed, unshared, alone)
+        bounds = _sampled_bounds(problem, workload.config.icm, growth, budget, computed, unshared, alone)
+    else:
+        bounds = _exact_bounds(problem, growth, budget, computed, unshared, alone)
+    if growth[-1] < n:
+        # Too few iterations for all examples: the rest is filled in, and more of it where fewer labels were accepted.
+        bounds += _filled(problem, int(growth[-1]), rng=rng)[:, None]
+        stalled = np.asarray([1, seeds, computed[0], unshared[0]], dtype=np.int64) + _filled(problem, seeds, rng=rng)
+        bounds[:, 0] = np.minimum(bounds[:, 0], stalled)
+    return bounds
+
+
+def _exact_bounds(
+    problem: Problem, growth: np.ndarray, budget: int, computed: np.ndarray, unshared: np.ndarray, alone: np.ndarray
+) -> np.ndarray:
+    """Bounds where all terms of U decide; arguments and result as in `_sampled_bounds`."""
     renewed, tokens = _growth_tokens(problem, growth, computed, alone)
     grow = np.asarray(
         [
@@ -198,22 +221,17 @@ def bootstrap_bounds(
     """
     n = len(problem.dataset)
     kept = n_kept(n, config.keep)
-    whole, at_end = _evaluation_tokens(problem, [kept, n], rng=rng)
+    whole = evaluation_tokens(problem, [kept], rng=rng)[0]
     rounds = np.asarray([1, 1 + config.rounds])
     start = n if config.start == "zero_shot" else 0
-    zero_shot = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+    zero_shot = both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
     bounds = np.stack([rounds, rounds * kept + start, *(np.outer(whole, rounds) + zero_shot[:, None])])
     if kept == n:
         return bounds
-    # What a filter leaves out is asked about after every round, and filled in at the end, when all is evaluated once more.
-    spine = tuple(range(kept))
-    labelled = _first_labelled(problem, kept)
-    asked = _both_counts([problem.encoder.prompt(Context(i, spine), labelled) for i in range(kept, n)])
+    # What a filter leaves out is asked about after every round.
     times = np.asarray([1, config.rounds])
-    bounds += np.stack([[0, 0], times * (n - kept), *np.outer(asked, times)])
-    if fill:
-        bounds += np.stack([[1, 1], np.full(2, 2 * n - kept), *np.outer(asked + at_end, [1, 1])])
-    return bounds
+    bounds += np.stack([[0, 0], times * (n - kept), *np.outer(rest_tokens(problem, kept), times)])
+    return np.asarray(bounds + _filled(problem, kept, rng=rng)[:, None]) if fill else bounds
 
 
 def ensemble_bounds(problem: Problem, config: EnsembleConfig, *, rng: np.random.Generator) -> np.ndarray:
@@ -228,15 +246,15 @@ def ensemble_bounds(problem: Problem, config: EnsembleConfig, *, rng: np.random.
         Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
-    full = _first_labelled(problem, n)
+    full = first_labelled(problem, n)
     shots = problem.plan.max_demonstrations if problem.plan.kind == "sampled" else n
     a_round = np.zeros(2, dtype=np.int64)
     for fold in deal_folds(n, config.folds, rng=rng):
         others = tuple(sorted(set(range(n)) - set(fold)))[:shots]
-        a_round += _both_counts([problem.encoder.prompt(Context(i, others), full) for i in fold])
+        a_round += both_counts([problem.encoder.prompt(Context(i, others), full) for i in fold])
     start = n if config.start == "zero_shot" else 0
-    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
-    once = once + _evaluation_tokens(problem, [n], rng=rng)[0]
+    once = both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(start)])
+    once = once + evaluation_tokens(problem, [n], rng=rng)[0]
     rounds = np.asarray([1, config.rounds])
     return np.stack([[1, 1], n * (1 + rounds) + start, *(np.outer(a_round, rounds) + once[:, None])])
 
@@ -255,8 +273,8 @@ def gibbs_bounds(problem: Problem, config: GibbsConfig, *, rng: np.random.Genera
     n = len(problem.dataset)
     seeds = first_count(problem, config)
     asked = range(seeds if config.start == "zero_shot" and not problem.start_labels else 0)
-    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in asked])
-    once = once + _evaluation_tokens(problem, [seeds, n], rng=rng).sum(axis=0)
+    once = both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in asked])
+    once = once + evaluation_tokens(problem, [seeds, n], rng=rng).sum(axis=0)
     once = once + _sweep_tokens(problem, config, range(seeds), rng=rng)
     later = _sweep_tokens(problem, config, range(n), rng=rng)
     sweeps = np.asarray([config.burn_in + 1, config.sweeps])
@@ -275,7 +293,7 @@ def scalable_bounds(problem: Problem, config: ScalableConfig) -> np.ndarray:
         Shape (4, 2): evaluations, prompts, tokens computed, tokens sent; least and most.
     """
     n = len(problem.dataset)
-    once = _both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(n)])
+    once = both_counts([problem.encoder.prompt(Context(i, ()), Assignment.empty(n)) for i in range(n)])
     passes = np.asarray([1, config.rounds]) + (config.start == "zero_shot")
     return np.stack([[0, 0], n * passes, *np.outer(once, passes)])
 
@@ -295,17 +313,17 @@ def training_tokens(problem: Problem, config: RunConfig) -> np.ndarray:
 def _sweep_tokens(
     problem: Problem, config: GibbsConfig, labelled: Sequence[int], *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Prompt tokens of one sweep that begins with some labels, see `_both_counts`; which labels are drawn does not matter."""
-    full = _first_labelled(problem, len(problem.dataset))
+    """Prompt tokens of one sweep that begins with some labels, see `both_counts`; which labels are drawn does not matter."""
+    full = first_labelled(problem, len(problem.dataset))
     known, tokens = set(labelled), np.zeros(2, dtype=np.int64)
     for block in deal_blocks(problem, config, rng=rng):
         asked = [
             [problem.encoder.prompt(context, full) for context in contexts]
             for _, contexts in block_contexts(problem, block, sorted(known), rng=rng)
         ]
-        together = _both_counts([prompt for prompts in asked for prompt in prompts])
+        together = both_counts([prompt for prompts in asked for prompt in prompts])
         kept = _is_kept(problem, together[0])
-        tokens += together if kept else np.sum([_both_counts(prompts) for prompts in asked], axis=0)
+        tokens += together if kept else np.sum([both_counts(prompts) for prompts in asked], axis=0)
         known |= set(block)
     return tokens
 
@@ -340,38 +358,13 @@ def _is_kept(problem: Problem, tokens: float) -> bool:
     return tokens <= problem.backend.reusable_tokens
 
 
-def _evaluation_tokens(problem: Problem, sizes: Sequence[int], *, rng: np.random.Generator) -> np.ndarray:
-    """Prompt tokens of one U(D) of each size, counted on the first examples; shape (sizes, 2), see `_both_counts`."""
-    return np.asarray([_both_counts(_plan_prompts(problem, size, rng=rng)) for size in sizes])
-
-
-def _both_counts(prompts: Sequence[Prompt]) -> np.ndarray:
-    """Tokens computed with every prefix shared, and with none."""
-    return np.asarray([token_cost(prompts).tokens_computed, unshared_tokens(prompts)])
-
-
-def _plan_prompts(problem: Problem, size: int, *, rng: np.random.Generator) -> list[Prompt]:
-    """Prompts of one U(D) of the first examples."""
-    plan = problem.plan
-    options = {"n_folds": plan.folds, "max_demonstrations": plan.max_demonstrations}
-    assignment = _first_labelled(problem, size)
-    return [problem.encoder.prompt(c, assignment) for c in make_plan(plan.kind, range(size), rng, **options)]
-
-
-def _proposal_tokens(problem: Problem, sizes: Sequence[int]) -> list[int]:
-    """Prompt tokens of asking about one example after each number of demonstrations."""
-    shots = [min(s, problem.plan.max_demonstrations) if problem.plan.kind == "sampled" else s for s in sizes]
-    last = len(problem.dataset) - 1
-    return [
-        len(problem.encoder.prompt(Context(last, tuple(range(min(shot, last)))), _first_labelled(problem, last)))
-        for shot in shots
-    ]
-
-
-def _first_labelled(problem: Problem, size: int) -> Assignment:
-    empty = Assignment.empty(len(problem.dataset))
-    n_labels = len(problem.dataset.label_space)
-    return empty.with_labels({i: i % n_labels for i in range(size)})
+def _filled(problem: Problem, known: int, *, rng: np.random.Generator) -> np.ndarray:
+    """What it costs at the end to label all but the first examples and evaluate U(D) once more; rows of `_bounds`."""
+    n = len(problem.dataset)
+    if known == n:
+        return np.zeros(4, dtype=np.int64)
+    tokens = rest_tokens(problem, known) + evaluation_tokens(problem, [n], rng=rng)[0]
+    return np.asarray([1, n - known + n, *tokens])
 
 
 def _measured_rate(problem: Problem, *, rng: np.random.Generator) -> float:
@@ -380,16 +373,18 @@ def _measured_rate(problem: Problem, *, rng: np.random.Generator) -> float:
     Of at most 16 examples, of fewer where their texts are long.
     """
     for size in (16, 8, 4, 2):
-        prompts = _plan_prompts(problem, min(size, len(problem.dataset)), rng=rng)
+        prompts = plan_prompts(problem, min(size, len(problem.dataset)), rng=rng)
         if token_cost(prompts).tokens_computed <= _RATE_TOKENS:
             break
-    problem.backend.score(prompts)
-    measured = problem.backend.score(prompts).cost
+    # What stands on disk would be found, or be found at the second time, and take no time.
+    backend = uncached(problem.backend)
+    backend.score(prompts)
+    measured = backend.score(prompts).cost
     return measured.tokens_computed / max(measured.seconds, 1e-9)
 
 
 def _render_two(problem: Problem) -> list[str]:
-    assignment = _first_labelled(problem, len(problem.dataset))
+    assignment = first_labelled(problem, len(problem.dataset))
     contexts = [Context(0, ()), Context(0, tuple(range(1, min(3, len(problem.dataset)))))]
     return [
         problem.backend.tokenizer.decode([t for s in problem.encoder.prompt(c, assignment).segments for t in s])

@@ -58,6 +58,8 @@ def test_another_model_label_or_prompt_is_another_question(store):
     ):
         assert cached(backend, store).score([prompt]).cost.tokens_computed > 0
     assert cached(FakeBackend(), store).score([one]).cost.tokens_computed == 0
+    # Nor is one of the same name at another place, where only its place tells it apart.
+    assert cached(FakeBackend(), store, where=" at http://localhost:1/v1").score([one]).cost.tokens_computed > 0
 
 
 def test_a_wrapped_model_can_do_what_it_could(store):

@@ -95,6 +95,11 @@ class OpenAIBackend:
         return f"{self.name}, served as {' by '.join(known)}, {scores}, {prompts}"
 
     @property
+    def where(self) -> str:
+        """Address of a server that tells no fingerprint: another one may call another model by the same name."""
+        return "" if self._served.fingerprint else f" at {self._url}"
+
+    @property
     def max_context_tokens(self) -> int:
         """Longest prompt and answer, in tokens."""
         return self._served.window or 0

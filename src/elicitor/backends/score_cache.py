@@ -40,11 +40,13 @@ class CachedBackend:
     Args:
         backend: The model.
         store: Where its scores are kept.
+        where: Place of a model whose fingerprint does not tell its weights.
     """
 
-    def __init__(self, backend: Backend, store: ScoreStore) -> None:
+    def __init__(self, backend: Backend, store: ScoreStore, *, where: str = "") -> None:
         self._backend = backend
         self._store = store
+        self._where = where
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ class CachedBackend:
         started = time.perf_counter()
         if len({len(prompt.candidates) for prompt in prompts}) != 1:
             return self._backend.score(prompts, keep=keep, on_progress=on_progress)
-        keys = [_key(self.fingerprint, prompt) for prompt in prompts]
+        keys = [_key(f"{self.fingerprint}{self._where}", prompt) for prompt in prompts]
         known = self._store.get(list(dict.fromkeys(keys)), size=len(prompts[0].candidates))
         missing = [index for index, key in enumerate(keys) if key not in known]
         computed = bounded = 0
@@ -158,12 +160,13 @@ class _CachedNextTokens(CachedBackend):
         return self._backend.next_tokens(prompts, top=top, tokens=tokens, on_progress=on_progress)
 
 
-def cached(backend: Backend, store: ScoreStore) -> Backend:
+def cached(backend: Backend, store: ScoreStore, *, where: str = "") -> Backend:
     """A backend that looks its scores up in a store, and can do all else that it could before.
 
     Args:
-        backend: The model. Equal fingerprints must mean equal scores.
+        backend: The model. Equal fingerprints must mean equal scores, at one place.
         store: Where its scores are kept.
+        where: Place of a model whose fingerprint does not tell its weights.
 
     Returns:
         The wrapped backend.
@@ -177,7 +180,7 @@ def cached(backend: Backend, store: ScoreStore) -> Backend:
     ):
         if isinstance(backend, protocol):
             kinds = (*kinds, kind)
-    made: CachedBackend = type("CachedBackend", (*kinds, CachedBackend), {})(backend, store)
+    made: CachedBackend = type("CachedBackend", (*kinds, CachedBackend), {})(backend, store, where=where)
     return made
 
 
