@@ -149,7 +149,9 @@ def iterate_command(
     data: Annotated[str | None, typer.Argument(help="JSONL, CSV, TSV or Parquet file, or hf:NAME@SPLIT.")] = None,
     task: Annotated[str | None, typer.Option(help="A built-in task or a YAML file.")] = None,
     model: Annotated[str | None, typer.Option(help="Pretrained model that labels the first batch.")] = None,
-    search: Annotated[str | None, typer.Option(help="Search: icm or bootstrap.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Search: ensemble, icm, gibbs or bootstrap [default: ensemble].")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Examples labelled between two trainings [default: 256].")
     ] = None,

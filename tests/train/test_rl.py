@@ -299,7 +299,7 @@ def test_what_was_best_at_the_last_checkpoint_is_there_for_a_kill_before_the_nex
         log.set_best(Point(step, reward, 0.0, 1.0, 1.0, 1.0))
         log.add_point(Point(step, reward, 0.0, 1.0, 1.0, 1.0))
 
-    log = RlLog(tmp_path, steps=6)
+    log = RlLog(tmp_path, steps=6, max_kl=30)
     point(0, 1.0)
     point(1, 2.0)
     checkpoint = tmp_path / "checkpoints" / "checkpoint-2"
@@ -313,6 +313,15 @@ def test_what_was_best_at_the_last_checkpoint_is_there_for_a_kill_before_the_nex
     assert [one.step for one in log.points()] == [0, 1]
     drop_scratch(log.folder)
     assert not list(tmp_path.glob("best*"))
+
+
+def test_what_has_gone_too_far_is_never_the_best(tmp_path):
+    log = RlLog(tmp_path, steps=6, max_kl=0.2)
+    for step, reward, kl in ((0, 3.2, 0.0), (3, 3.1, 0.1), (6, 9.9, 0.3)):
+        log.add_point(Point(step, reward, kl, 1.0, 1.0, 1.0))
+    log.cut(6)
+    assert log.best()["step"] == 0
+    assert [point.step for point in log.points()] == [0, 3, 6]
 
 
 def test_a_reward_function_is_found_in_the_working_folder(tmp_path, monkeypatch):

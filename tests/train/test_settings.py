@@ -43,3 +43,19 @@ def test_the_papers_settings():
 def test_wrong_settings_are_named(overrides, problem):
     with pytest.raises(ConfigError, match=problem):
         build_settings(SftSettings, overrides=overrides)
+
+
+def test_layers_that_get_an_adapter_are_those_that_are_named():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    from elicitor.train.lora import lora_config
+
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("q_proj", "v_proj")})
+
+    def targets(given):
+        return lora_config(SftSettings(lora_targets=given), model).target_modules
+
+    assert targets("q_proj, v_proj") == targets(("q_proj", "v_proj")) == {"q_proj", "v_proj"}
+    assert targets("all-linear") == "all-linear"
+    with pytest.raises(ConfigError, match="lora_targets names 'v_porj', and the model has no such layer"):
+        targets("q_proj,v_porj")

@@ -97,21 +97,35 @@ def load_for_training(
     return loaded
 
 
-def lora_config(settings: TrainSettings, *, task_type: str = "CAUSAL_LM") -> LoraConfig | None:
-    """The adapter to train, or None for full training."""
+def lora_config(settings: TrainSettings, model: torch.nn.Module, *, task_type: str = "CAUSAL_LM") -> LoraConfig | None:
+    """The adapter to train, or None for full training.
+
+    Args:
+        settings: How large it is and where.
+        model: What it is for.
+        task_type: PEFT's name of what the model is trained for.
+
+    Raises:
+        ConfigError: If a layer is named that the model does not have; PEFT would leave it out without a word.
+    """
     if settings.method == "full":
         return None
-    targets = settings.lora_targets
+    targets: str | list[str] = "all-linear"
+    if settings.lora_targets != "all-linear":
+        given = settings.lora_targets
+        targets = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
+        layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+        if unknown := [name for name in targets if name.rpartition(".")[2] not in layers]:
+            raise ConfigError(
+                f"lora_targets names {unknown[0]!r}, and the model has no such layer",
+                fix="use all-linear, or names such as q_proj,v_proj",
+            )
     return LoraConfig(
         task_type=task_type,
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=targets
-        if targets == "all-linear"
-        else targets.split(",")
-        if isinstance(targets, str)
-        else list(targets),
+        target_modules=targets,
     )
 
 

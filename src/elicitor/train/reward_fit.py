@@ -153,7 +153,7 @@ def fit_reward_model(
         start_head(base, tokens.dataset, l2=settings.head_l2, seed=settings.seed, on_progress=on_progress)
     if on_stage:
         on_stage(f"training {folder.name}, {len(tokens.dataset):,} pairs")
-    lora = lora_config(settings, task_type="SEQ_CLS")
+    lora = lora_config(settings, base.model, task_type="SEQ_CLS")
     assert lora is not None
     lora.modules_to_save = [HEAD]
     trainer = make_trainer(

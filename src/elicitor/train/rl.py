@@ -187,7 +187,7 @@ def train_rl(
         state.wait_for_everyone()
         if is_finished(folder):
             return read_result(folder)
-        log = RlLog(folder, steps=settings.steps)
+        log = RlLog(folder, steps=settings.steps, max_kl=settings.max_kl)
         checkpoint = last_checkpoint(folder)
         if is_main_process():
             log.cut(-1 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
@@ -207,7 +207,7 @@ def train_rl(
                 ]
             ),
             processing_class=loaded.tokenizer,
-            peft_config=lora_config(settings),
+            peft_config=lora_config(settings, loaded.model),
             callbacks=[selector, *([StepCallback(on_step)] if on_step else [])],
         )
         if on_stage:

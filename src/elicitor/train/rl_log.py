@@ -6,6 +6,7 @@ All of it can be cut back to a checkpoint's step, and none of it grows without b
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -48,11 +49,13 @@ class RlLog:
     Args:
         folder: Its folder.
         steps: Optimizer steps in all.
+        max_kl: Points of the curve that are further from the start are never the best.
     """
 
-    def __init__(self, folder: Path, *, steps: int) -> None:
+    def __init__(self, folder: Path, *, steps: int, max_kl: float) -> None:
         self.folder = folder
-        self._every = max(1, steps // STEPS_LOGGED)
+        self._every = max(1, math.ceil(steps / STEPS_LOGGED))
+        self._max_kl = max_kl
 
     def cut(self, step: int) -> None:
         """Forget what came after a step; rollouts carry the number of the steps that were done before them."""
@@ -103,8 +106,8 @@ class RlLog:
                 shutil.rmtree(other)
 
     def _best_until(self, step: int) -> Point | None:
-        """The best point of the curves up to a step; of equal ones the first."""
-        points = [point for point in self.points() if point.step <= step]
+        """The best point of the curves up to a step, of those that have not gone too far; of equal ones the first."""
+        points = [point for point in self.points() if point.step <= step and point.kl <= self._max_kl]
         return max(points, key=lambda point: point.reward, default=None)
 
     def _name_best(self, point: Point) -> None:

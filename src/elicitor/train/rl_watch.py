@@ -118,7 +118,9 @@ class Selector(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             point = self._measure(getattr(model, "module", model), state.global_step)
             best = self._log.best()
-            if best is None or point.reward > best["reward"]:
+            # What has gone too far is often what has found a hole in the reward.
+            too_far = point.kl > self._settings.max_kl
+            if not too_far and (best is None or point.reward > best["reward"]):
                 save_adapter(getattr(model, "module", model), self._log.best_folder(point.step), self._base)
                 self._log.set_best(point)
             self._log.add_point(point)
@@ -126,7 +128,7 @@ class Selector(TrainerCallback):  # type: ignore[misc]
                 self._on_stage(
                     f"step {point.step}: held-out reward {point.reward:.3f}, KL {point.kl:.2f}, {point.tokens:.0f} tokens"
                 )
-            self.stopped = point.kl > self._settings.max_kl
+            self.stopped = too_far
         self.stopped = bool(from_first(self.stopped))
         control.should_training_stop = control.should_training_stop or self.stopped
 

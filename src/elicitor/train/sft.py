@@ -317,6 +317,6 @@ def make_label_trainer(
         processing_class=prepared.loaded.tokenizer,
         train_dataset=make_dataset(prepared.rows, prepared.order, prepared.weights),
         data_collator=LabelCollator(prepared.loaded.tokenizer.pad_token_id),
-        peft_config=lora_config(settings),
+        peft_config=lora_config(settings, prepared.loaded.model),
         callbacks=[StepCallback(on_step, prepared.tokens)] if on_step else [],
     )
