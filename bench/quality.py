@@ -180,7 +180,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "data": data,
             "arm": arm,
             "seeds": [row["seed"] for row in some],
-            "accuracy": over_seeds([row["label_accuracy"]["value"] for row in some]),
+            "accuracy": over_seeds([row["label_accuracy"]["value"] for row in some], bounds=(0, 1)),
             "utility": over_seeds([row["exact_utility"] for row in some]),
             "tokens": float(np.mean([row["tokens"] for row in some])),
             "collapsed": sum(min(row["shares"]) == 0 for row in some),
@@ -207,7 +207,9 @@ def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "data": data,
                 "arm": arm,
                 "seeds": seeds,
-                "accuracy": over_seeds([a["label_accuracy"]["value"] - b["label_accuracy"]["value"] for a, b in pairs]),
+                "accuracy": over_seeds(
+                    [a["label_accuracy"]["value"] - b["label_accuracy"]["value"] for a, b in pairs], bounds=(-1, 1)
+                ),
                 "utility": over_seeds([a["exact_utility"] - b["exact_utility"] for a, b in pairs]),
                 "tokens_ratio": sum(b["tokens"] for _, b in pairs) / sum(a["tokens"] for a, _ in pairs),
             }
@@ -215,9 +217,10 @@ def differences(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def over_seeds(values: list[float]) -> str:
+def over_seeds(values: list[float], *, bounds: tuple[float, float] | None = None) -> str:
     """Mean over seeds with a 95% interval, by bootstrap over seeds."""
-    return str(mean(np.asarray([values]), list(map(str, range(len(values)))), rng=np.random.default_rng(0)))
+    seeds = list(map(str, range(len(values))))
+    return str(mean(np.asarray([values]), seeds, rng=np.random.default_rng(0), bounds=bounds))
 
 
 def line(row: dict[str, Any]) -> str:
