@@ -110,6 +110,21 @@ def test_a_training_broken_off_anywhere_ends_in_the_same_model(work, whole, tmp_
         assert same(weights(tmp_path / "rm" / name), weights(whole[0] / name)), name
 
 
+def test_a_second_epoch_that_is_gone_on_with_is_the_one_it_was(tiny, pairs_file, tmp_path):
+    made = prepare_reward(pairs_file(16), model=str(tiny), labels="golden")
+    settings = SETTINGS.model_copy(update={"epochs": 2, "batch_size": 2, "gradient_accumulation": 2})
+    train_reward(made, tmp_path / "unbroken", settings, labels="golden")
+
+    def on_step(step):
+        if step.step == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_reward(made, tmp_path / "broken", settings, labels="golden", on_step=on_step)
+    train_reward(made, tmp_path / "broken", settings, labels="golden", resume=True)
+    assert same(weights(tmp_path / "broken" / "final"), weights(tmp_path / "unbroken" / "final"))
+
+
 def test_other_data_or_settings_cannot_be_resumed(tiny, whole, pairs_file):
     made = prepare_reward(pairs_file(20), model=str(tiny), labels="golden")
     with pytest.raises(ResumeMismatchError, match="made with"):

@@ -14,6 +14,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from pydantic import Field
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import RewardConfig, RewardTrainer
 
 from elicitor.backends.base import OnStage, Progress
@@ -157,7 +158,7 @@ def fit_reward_model(
     assert lora is not None
     lora.modules_to_save = [HEAD]
     trainer = make_trainer(
-        RewardTrainer,
+        _PairTrainer,
         model=base.model,
         args=_arguments(settings, folder, tokens),
         train_dataset=tokens.dataset,
@@ -201,6 +202,32 @@ def start_head(base: BaseModel, dataset: Dataset, *, l2: float, seed: int, on_pr
     head = getattr(base.model, HEAD)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(weights[None, :]))
+
+
+class _EpochOrder(LengthGroupedSampler):  # type: ignore[misc]
+    """Pairs of similar length side by side, dealt by seed and epoch alone: an epoch that is gone on with is the one it was."""
+
+    def __init__(self, batch_size: int, lengths: list[int], *, seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch, also when it goes on within one."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        drawn = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)[0]
+        self.generator.manual_seed(int(drawn))
+        yield from super().__iter__()
+
+
+class _PairTrainer(RewardTrainer):  # type: ignore[misc]
+    """TRL's trainer, whose order of the pairs hangs on the global random state, which a resume does not have in time."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        grouped = super()._get_train_sampler(train_dataset)
+        return _EpochOrder(grouped.batch_size, grouped.lengths, seed=self.args.seed)
 
 
 def optimizer_steps(settings: RewardSettings, pairs: int) -> int:
