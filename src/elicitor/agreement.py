@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elicitor.metrics import Estimate, estimate_of, group_index, group_weights
-from elicitor.wilson import wilson
 
 Labels = NDArray[np.int64]
 """Shape (items,): label indices that a run found."""
@@ -36,7 +35,7 @@ def agreement(
     """Compare pairs of runs (Cohen 1960), with bootstrap intervals clustered on groups.
 
     The intervals cover which items were drawn, not which runs: pairs that share a run are not independent. Where all items
-    agree, or none does, they are made of Wilson's for the share (see `elicitor.wilson.wilson`).
+    agree, or none does, that of the share is Wilson's (see `elicitor.metrics.mean`), and that of kappa is made of it.
 
     Args:
         pairs: Runs that are compared, at least one pair.
@@ -55,12 +54,11 @@ def agreement(
     weights = np.concatenate([whole, group_weights(index, rng=rng, resamples=resamples)])
     shares, expected = np.stack([_shares(left, right, weights) for left, right in pairs], axis=2)
     kappas = beyond_chance(shares, expected)
-    share = estimate_of(shares[0], shares[1:].mean(axis=1), index)
+    share = estimate_of(shares[0], shares[1:].mean(axis=1), index, bounds=(0, 1))
     kappa = estimate_of(kappas[0], kappas[1:].mean(axis=1), index)
     if share.lower is not None and share.value in (0.0, 1.0):
-        ends = wilson(share.value, n=share.groups)
-        share = replace(share, lower=ends[0], upper=ends[1])
-        lower, upper = (float(beyond_chance(np.full(len(pairs), end), expected[0]).mean()) for end in ends)
+        ends = (np.full(len(pairs), end) for end in (share.lower, share.upper))
+        lower, upper = (float(beyond_chance(end, expected[0]).mean()) for end in ends)
         kappa = replace(kappa, lower=lower, upper=upper)
     return Agreement(share, kappa, tuple(kappas[0].tolist()))
 

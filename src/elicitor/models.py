@@ -67,8 +67,7 @@ def load_backend(name: str, *, on_stage: OnStage | None = None, **settings: Any)
         backend = _load_local(name, config=config, on_stage=on_stage)
     if not config.score_cache:
         return backend
-    store = ScoreStore(score_file(), max_bytes=config.score_cache_mb * 1_000_000)
-    return cached(backend, store, where=getattr(backend, "where", ""))
+    return cached(backend, ScoreStore(score_file(), max_bytes=config.score_cache_mb * 1_000_000))
 
 
 def _load_remote(name: str, *, config: BackendConfig, on_stage: OnStage | None) -> Backend:

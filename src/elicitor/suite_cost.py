@@ -132,8 +132,9 @@ def _condition_costs(
                 bounds += _bootstrapped(comparison, condition, seed)
             else:
                 kept = comparison.demonstrations(seed)
-                ends = [_behind(comparison, condition, kept, label) for label in _shortest_and_longest(comparison)]
-                bounds += np.stack(ends, axis=1)
+                labels = _shortest_and_longest(_encoder(comparison))
+                asked = {label: _behind(comparison, condition, kept, label) for label in set(labels)}
+                bounds += np.stack([asked[label] for label in labels], axis=1)
     (fewest, most), (cheapest, dearest) = bounds.tolist()
     return (fewest, most), (cheapest, dearest)
 
@@ -141,23 +142,25 @@ def _condition_costs(
 def _bootstrapped(comparison: Comparison, condition: Condition, seed: int) -> np.ndarray:
     """Making labels and asking behind them, least and most, shape (2, 2): a filter may leave the shortest or the longest."""
     keep = BOOTSTRAPS[condition].keep
-    encoder = PromptEncoder(comparison.backend.tokenizer, comparison.task, comparison.train)
+    encoder = _encoder(comparison)
     shortest = sorted(comparison.demonstrations(seed), key=encoder.longest_demonstration)
     shots = n_kept(len(shortest), keep)
     variant = BootstrapConfig(rounds=comparison.bootstrap_rounds, keep=keep)
     ends = []
-    for end, (order, label) in enumerate(
-        zip((shortest, shortest[::-1]), _shortest_and_longest(comparison), strict=True)
-    ):
+    for end, (order, label) in enumerate(zip((shortest, shortest[::-1]), _shortest_and_longest(encoder), strict=True)):
         problem = comparison.problem(order, Meter())
         made = bootstrap_bounds(problem, variant, rng=np.random.default_rng(seed), fill=False)[1:3, end]
         ends.append(made + _behind(comparison, condition, order[:shots], label))
     return np.stack(ends, axis=1)
 
 
-def _shortest_and_longest(comparison: Comparison) -> tuple[int, int]:
+def _encoder(comparison: Comparison) -> PromptEncoder:
+    return PromptEncoder(comparison.backend.tokenizer, comparison.task, comparison.train)
+
+
+def _shortest_and_longest(encoder: PromptEncoder) -> tuple[int, int]:
     """The labels whose verbalizers have fewest and most tokens: which ones the demonstrations will have is not known."""
-    lengths = [len(comparison.backend.tokenizer.encode(text)) for text in comparison.task.label_space.verbalizers]
+    lengths = list(map(len, encoder.candidates))
     return int(np.argmin(lengths)), int(np.argmax(lengths))
 
 

@@ -58,8 +58,23 @@ def test_another_model_label_or_prompt_is_another_question(store):
     ):
         assert cached(backend, store).score([prompt]).cost.tokens_computed > 0
     assert cached(FakeBackend(), store).score([one]).cost.tokens_computed == 0
-    # Nor is one of the same name at another place, where only its place tells it apart.
-    assert cached(FakeBackend(), store, where=" at http://localhost:1/v1").score([one]).cost.tokens_computed > 0
+
+
+def test_servers_that_tell_nothing_but_a_name_are_told_apart_by_their_place(store):
+    class Served(FakeBackend):
+        price_per_million = None
+
+        def __init__(self, where):
+            super().__init__()
+            self.where = where
+
+    one = Prompt(((1, 2), (3,)), ((4,), (5, 6)))
+    costs = [
+        cached(Served(where), store).score([one]).cost.tokens_computed
+        for where in ("http://a/v1", "http://b/v1", "", "")
+    ]
+    assert [cost > 0 for cost in costs] == [True, True, True, False]
+    assert cached(Served("http://a/v1"), store).score([one]).cost.tokens_computed == 0
 
 
 def test_a_wrapped_model_can_do_what_it_could(store):

@@ -57,5 +57,6 @@ def test_layers_that_get_an_adapter_are_those_that_are_named():
 
     assert targets("q_proj, v_proj") == targets(("q_proj", "v_proj")) == {"q_proj", "v_proj"}
     assert targets("all-linear") == "all-linear"
-    with pytest.raises(ConfigError, match="lora_targets names 'v_porj', and the model has no such layer"):
-        targets("q_proj,v_porj")
+    for unknown in ("v_porj", "layers.0.q_proj", "proj"):
+        with pytest.raises(ConfigError, match=f"lora_targets names '{unknown}', and the model has no such layer"):
+            targets(f"q_proj,{unknown}")

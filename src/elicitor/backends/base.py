@@ -216,6 +216,11 @@ class RemoteBackend(Protocol):
         """Price of a million prompt tokens, in the user's own currency; None if it was not told."""
         ...
 
+    @property
+    def where(self) -> str:
+        """What tells this model from others of its fingerprint: the address, where the server tells nothing of the weights."""
+        ...
+
 
 @runtime_checkable
 class StatesBackend(Protocol):

@@ -96,8 +96,8 @@ class OpenAIBackend:
 
     @property
     def where(self) -> str:
-        """Address of a server that tells no fingerprint: another one may call another model by the same name."""
-        return "" if self._served.fingerprint else f" at {self._url}"
+        """Address of a server that tells no fingerprint, else nothing: another one may call another model by the same name."""
+        return "" if self._served.fingerprint else self._url
 
     @property
     def max_context_tokens(self) -> int:

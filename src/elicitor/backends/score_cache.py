@@ -40,13 +40,16 @@ class CachedBackend:
     Args:
         backend: The model.
         store: Where its scores are kept.
-        where: Place of a model whose fingerprint does not tell its weights.
     """
 
-    def __init__(self, backend: Backend, store: ScoreStore, *, where: str = "") -> None:
+    def __init__(self, backend: Backend, store: ScoreStore) -> None:
         self._backend = backend
         self._store = store
-        self._where = where
+
+    @property
+    def _identity(self) -> str:
+        """What decides an answer besides the prompt."""
+        return self.fingerprint
 
     @property
     def name(self) -> str:
@@ -78,7 +81,7 @@ class CachedBackend:
         started = time.perf_counter()
         if len({len(prompt.candidates) for prompt in prompts}) != 1:
             return self._backend.score(prompts, keep=keep, on_progress=on_progress)
-        keys = [_key(f"{self.fingerprint}{self._where}", prompt) for prompt in prompts]
+        keys = [_key(self._identity, prompt) for prompt in prompts]
         known = self._store.get(list(dict.fromkeys(keys)), size=len(prompts[0].candidates))
         missing = [index for index, key in enumerate(keys) if key not in known]
         computed = bounded = 0
@@ -109,8 +112,16 @@ class _CachedRemote(CachedBackend):
     _backend: RemoteBackend  # type: ignore[assignment]
 
     @property
+    def _identity(self) -> str:
+        return f"{self.fingerprint} at {self.where}" if self.where else self.fingerprint
+
+    @property
     def price_per_million(self) -> float | None:
         return self._backend.price_per_million
+
+    @property
+    def where(self) -> str:
+        return self._backend.where
 
 
 class _CachedStates(CachedBackend):
@@ -160,13 +171,12 @@ class _CachedNextTokens(CachedBackend):
         return self._backend.next_tokens(prompts, top=top, tokens=tokens, on_progress=on_progress)
 
 
-def cached(backend: Backend, store: ScoreStore, *, where: str = "") -> Backend:
+def cached(backend: Backend, store: ScoreStore) -> Backend:
     """A backend that looks its scores up in a store, and can do all else that it could before.
 
     Args:
-        backend: The model. Equal fingerprints must mean equal scores, at one place.
+        backend: The model. Equal fingerprints must mean equal scores, for a server those of one place.
         store: Where its scores are kept.
-        where: Place of a model whose fingerprint does not tell its weights.
 
     Returns:
         The wrapped backend.
@@ -180,7 +190,7 @@ def cached(backend: Backend, store: ScoreStore, *, where: str = "") -> Backend:
     ):
         if isinstance(backend, protocol):
             kinds = (*kinds, kind)
-    made: CachedBackend = type("CachedBackend", (*kinds, CachedBackend), {})(backend, store, where=where)
+    made: CachedBackend = type("CachedBackend", (*kinds, CachedBackend), {})(backend, store)
     return made
 
 

@@ -114,8 +114,9 @@ def lora_config(settings: TrainSettings, model: torch.nn.Module, *, task_type: s
     if settings.lora_targets != "all-linear":
         given = settings.lora_targets
         targets = [name.strip() for name in (given.split(",") if isinstance(given, str) else given)]
-        layers = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-        if unknown := [name for name in targets if name.rpartition(".")[2] not in layers]:
+        # As PEFT matches them: a whole path, or the end of one.
+        layers = [f".{name}" for name, _ in model.named_modules()]
+        if unknown := [name for name in targets if not any(layer.endswith(f".{name}") for layer in layers)]:
             raise ConfigError(
                 f"lora_targets names {unknown[0]!r}, and the model has no such layer",
                 fix="use all-linear, or names such as q_proj,v_proj",
