@@ -122,7 +122,13 @@ def kill_node(node: str) -> None:
 
 
 def free_address() -> str:
-    """An address of this machine at which nobody listens."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{server.getsockname()[1]}"
+    """An address of this machine at which nobody listens.
+
+    The head listens a moment later and on all of the machine's addresses. So the port is below those that Linux by default
+    gives to whoever connects to something (32768 up), above those of Ray's workers (10002 to 19999), and free on all addresses.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(32768 - 20000)
+        with socket.socket() as server, suppress(OSError):
+            server.bind(("", port))
+            return f"127.0.0.1:{port}"
