@@ -29,6 +29,20 @@ def plain(tiny, tmp_path):
     return path
 
 
+@pytest.fixture
+def opinionated(tiny, tmp_path):
+    """The tiny model with a folder that says how to sample from it."""
+    import shutil
+
+    path = tmp_path / "opinionated"
+    shutil.copytree(tiny, path)
+    own = json.loads((path / "generation_config.json").read_text())
+    (path / "generation_config.json").write_text(
+        json.dumps(own | {"repetition_penalty": 5.0, "min_p": 0.5, "top_k": 1})
+    )
+    return path
+
+
 def make_pair_rows(n, *, start=0):
     """Pairs in which the response with z is the better one."""
     rows = []

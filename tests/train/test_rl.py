@@ -81,6 +81,12 @@ def test_what_a_training_leaves(whole):
     assert all(len(set(group)) == 1 for group in groups)
 
 
+def test_a_models_own_way_of_sampling_is_not_used(whole, opinionated, prompts, tmp_path):
+    train_rl(prompts, tmp_path / "rl", SMALL, reward=letters, reward_name="letters", model=str(opinionated))
+    for name in ("rollouts.jsonl", "curve.jsonl", "samples.jsonl"):
+        assert (tmp_path / "rl" / name).read_text() == (whole[0] / name).read_text()
+
+
 def test_held_out_prompts_are_not_trained_on(whole):
     folder, result = whole
     trained = {json.loads(line)["prompt"] for line in (folder / "rollouts.jsonl").read_text().splitlines()}

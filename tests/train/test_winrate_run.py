@@ -88,3 +88,9 @@ def test_other_settings_or_a_policy_trained_anew_cannot_be_resumed(tiny, prompts
 def test_prompts_that_do_not_fit_are_an_error(tiny, prompts):
     with pytest.raises(DataError, match="no prompt of at most 2 tokens"):
         win_rate(str(tiny), str(tiny), prompts, judges=["fake"], max_prompt_tokens=2)
+
+
+def test_a_models_own_way_of_sampling_is_not_used(tiny, opinionated, prompts):
+    _, duels = win_rate(str(tiny), str(tiny), prompts, judges=["fake"], **DRAWING)
+    _, same = win_rate(str(opinionated), str(opinionated), prompts, judges=["fake"], **DRAWING)
+    assert same == duels

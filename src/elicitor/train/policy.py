@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import GenerationConfig
 
 from elicitor.backends.base import Progress
 from elicitor.backends.hf_load import choose_device, choose_dtype, load_model, quiet
@@ -84,6 +85,16 @@ def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted({*ends, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
 
 
+def sample_plainly(model: Any) -> None:
+    """Keep of what a model's folder says of sampling only which tokens end a text.
+
+    A repetition penalty or a least probability would let responses come from another distribution than the one whose
+    log-probabilities the algorithms of RL and the measured KL take; transformers applies it to whatever a caller leaves out.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id)
+
+
 def draw(
     model: Any,
     tokenizer: Any,
@@ -98,7 +109,7 @@ def draw(
     """Draw responses.
 
     Args:
-        model: A causal language model, on its device.
+        model: A causal language model, on its device; see `sample_plainly`.
         tokenizer: Its tokenizer.
         prompts: The prompts.
         samples: Responses for each prompt.
@@ -192,6 +203,7 @@ def draw_from(
     source = locate(name)
     location, weights = source.files(dtype=precision)
     loaded = load_model(location, name=name, weights=weights, adapters=source.adapters, dtype=precision)
+    sample_plainly(loaded.model)
     asked = [text for text in prompts if len(prompt_ids(loaded.tokenizer, text)) <= max_prompt_tokens]
     if not asked:
         return []

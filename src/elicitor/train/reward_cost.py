@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from elicitor.backends.base import OnStage
 from elicitor.train.head_start import MAX_PAIRS
+from elicitor.train.pairs import Pair
 from elicitor.train.rendering import Rendering
 from elicitor.train.reward import RewardWork
 from elicitor.train.reward_fit import RewardSettings, optimizer_steps
-from elicitor.train.reward_model import load_base, score_tokens
+from elicitor.train.reward_model import BaseModel, load_base, score_tokens
 
 _SAMPLE = 64
 _BACKWARD = 3
@@ -29,7 +31,7 @@ class RewardCost:
         tokens: Tokens of all forward passes; a training pass counts once.
         tokens_per_second: Speed of a forward pass, measured.
         seconds: Time in all.
-        truncated: Share of responses in the sample whose prompt would lose its oldest tokens.
+        truncated: Share of responses whose prompt would lose its oldest tokens, estimated from the sample.
         rendered: A preferred response as the model reads it.
     """
 
@@ -55,29 +57,57 @@ def reward_cost(work: RewardWork, settings: RewardSettings, *, on_stage: OnStage
         on_stage(f"loading {work.model}")
     base = load_base(work.model, dtype=settings.dtype, device=settings.device)
     rendering = Rendering.of(base.tokenizer, max_length=min(settings.max_length, base.max_tokens))
-    sample = [item.pair for item in work.labelled.preferences[:_SAMPLE]] + list(islice(work.rest_pairs(), _SAMPLE))
-    cut = [rendering.tokens(base.tokenizer, pair.prompt, text) for pair in sample for text in pair.responses]
-    each = 2 * sum(len(ids) for ids, _ in cut) / len(cut)
+    labelled, rest = len(work.labelled.preferences), work.n_rest
+    # Each part by itself: what is labelled is often much shorter than the rest, and much less of it.
+    own = _sample((item.pair for item in work.labelled.preferences), labelled, base, rendering)
+    more = _sample(work.rest_pairs(), rest, base, rendering)
     if on_stage:
         on_stage("timing")
-    timed = [ids for ids, _ in cut[:16]]
+    timed = own.sequences[:16] + more.sequences[:16]
     base.model.eval()
     score_tokens(base.model, timed[:2], padding=base.tokenizer.pad_token_id)
     started = time.perf_counter()
     score_tokens(base.model, timed, padding=base.tokenizer.pad_token_id)
     speed = sum(map(len, timed)) / max(time.perf_counter() - started, 1e-9)
-    labelled = len(work.labelled.preferences)
-    trained = [labelled, labelled + work.n_rest] if work.rest is not None else [labelled]
-    read = sum(min(MAX_PAIRS, pairs) for pairs in trained) + work.n_rest
-    learnt = settings.epochs * sum(trained)
-    first, _ = rendering.tokens(base.tokenizer, sample[0].prompt, work.labelled.preferences[0].ordered[0])
+    trained = {labelled: own.tokens} | ({labelled + rest: own.tokens + more.tokens} if rest else {})
+    learnt = settings.epochs * sum(trained.values())
+    read = sum(min(1.0, MAX_PAIRS / pairs) * tokens for pairs, tokens in trained.items()) + more.tokens
+    first = work.labelled.preferences[0]
+    shown, _ = rendering.tokens(base.tokenizer, first.pair.prompt, first.ordered[0])
     return RewardCost(
         labelled=labelled,
-        rest=work.n_rest,
+        rest=rest,
         steps=tuple(optimizer_steps(settings, pairs) for pairs in trained),
-        tokens=round(each * (read + learnt)),
+        tokens=round(read + learnt),
         tokens_per_second=speed,
-        seconds=each * (read + _BACKWARD * learnt) / speed,
-        truncated=sum(was_cut for _, was_cut in cut) / len(cut),
-        rendered=str(base.tokenizer.decode(first)),
+        seconds=(read + _BACKWARD * learnt) / speed,
+        truncated=(own.truncated + more.truncated) / (2 * (labelled + rest)),
+        rendered=str(base.tokenizer.decode(shown)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Some responses of a part, and what they say of the whole part.
+
+    Attributes:
+        sequences: Token ids of the responses.
+        tokens: Tokens of all responses of the part, estimated.
+        truncated: Responses of the part whose prompt would lose tokens, estimated.
+    """
+
+    sequences: list[list[int]]
+    tokens: float
+    truncated: float
+
+
+def _sample(pairs: Iterable[Pair], n: int, base: BaseModel, rendering: Rendering) -> _Sample:
+    """Render at most `_SAMPLE` of ``n`` pairs, from all over them: files are often sorted."""
+    some = list(islice(pairs, 0, n, max(1, -(-n // _SAMPLE))))
+    rendered = [rendering.tokens(base.tokenizer, pair.prompt, text) for pair in some for text in pair.responses]
+    weight = n / max(1, len(some))
+    return _Sample(
+        sequences=[ids for ids, _ in rendered],
+        tokens=weight * sum(len(ids) for ids, _ in rendered),
+        truncated=weight * sum(was_cut for _, was_cut in rendered),
     )

@@ -52,7 +52,7 @@ from elicitor.train.lora import (
     train,
     training_arguments,
 )
-from elicitor.train.policy import Drawn, Rewarder, draw, prompt_ids, read_prompts
+from elicitor.train.policy import Drawn, Rewarder, draw, prompt_ids, read_prompts, sample_plainly
 from elicitor.train.rendering import messages, plain_prompt
 from elicitor.train.rl_log import Point, RlLog
 from elicitor.train.rl_settings import RlSettings
@@ -172,6 +172,7 @@ def train_rl(
     if on_stage:
         on_stage(f"loading {model}")
     loaded = load_for_training(model, settings)
+    sample_plainly(loaded.model)
     prompts = split_prompts(source, loaded.tokenizer, settings, limit=limit)
     made_from = {
         "kind": "rl",
