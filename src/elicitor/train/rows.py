@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,8 @@ def class_weights(spec: str | None, rows: Sequence[Row], space: LabelSpace) -> l
 def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, rng: np.random.Generator) -> list[int]:
     """Order of the rows over all epochs: random, but with batches of similar length, so that little is padding.
 
-    Each epoch deals the rows anew, sorts pools of a few batches by length, cuts them into batches and shuffles these.
+    Each epoch deals the rows anew, sorts pools of a few batches by length, cuts them into batches and shuffles these. Rows that
+    are left over at its end make a batch with the first ones of the next epoch, so that no later batch is cut elsewhere.
 
     Args:
         lengths: Tokens of each row.
@@ -131,12 +133,17 @@ def training_order(lengths: Sequence[int], *, epochs: int, batch_size: int, rng:
     order: list[int] = []
     for _ in range(epochs):
         dealt = rng.permutation(len(lengths)).tolist()
-        size = _POOL * batch_size
-        pools = [sorted(dealt[i : i + size], key=lengths.__getitem__) for i in range(0, len(dealt), size)]
-        cut = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
-        whole = [batch for batch in cut if len(batch) == batch_size]
+        size, missing = _POOL * batch_size, -len(order) % batch_size
+        starts = [0, *range(missing + size, len(dealt), size)]
+        pools = [sorted(dealt[i:j], key=lengths.__getitem__) for i, j in pairwise([*starts, len(dealt)])]
+        # What is left over is the longest of its pool, and so is what it is put together with.
+        cut = max(0, len(pools[0]) - missing)
+        order += pools[0][cut:]
+        pools[0] = pools[0][:cut]
+        batches = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
+        whole = [batch for batch in batches if len(batch) == batch_size]
         order += [row for k in rng.permutation(len(whole)).tolist() for row in whole[k]]
-        order += [row for batch in cut if len(batch) < batch_size for row in batch]
+        order += [row for batch in batches if len(batch) < batch_size for row in batch]
     return order
 
 
