@@ -8,7 +8,7 @@ from elicitor.config import build_config
 from elicitor.errors import ConfigError, ResumeMismatchError
 from elicitor.labelling import load_run
 from elicitor.models import load_backend
-from elicitor.train.iterate import iterate, joined_metrics, split
+from elicitor.train.iterate import iterate, iterate_cost, joined_metrics, split
 from elicitor.train.sft import SftSettings, labelled_run
 
 SETTINGS = SftSettings(epochs=1, batch_size=8, lora_r=4, checkpoint_steps=50)
@@ -65,6 +65,17 @@ def test_a_loop_that_is_stopped_after_any_stage_ends_in_the_same_labels(config, 
 def test_one_batch_is_nothing_to_iterate(config, tmp_path):
     with pytest.raises(ConfigError, match="are one batch of 24"):
         iterate(config.model_copy(update={"batch_size": 24}), tmp_path / "out", settings=SETTINGS)
+    with pytest.raises(ConfigError, match="are one batch of 24"):
+        iterate_cost(config.model_copy(update={"batch_size": 24}), settings=SETTINGS)
+
+
+def test_labels_of_the_whole_data_are_refused_before_anything_is_written(config, tmp_path):
+    icm = build_config(
+        flags={**config.model_dump(include={"data", "task", "model"}), "icm.start_labels": "labels.jsonl"}
+    )
+    with pytest.raises(ConfigError, match="start_labels gives labels of the whole data"):
+        iterate(icm.model_copy(update={"search": "icm"}), tmp_path / "out", settings=SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_groups_stay_whole(problem):

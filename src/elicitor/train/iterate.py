@@ -90,12 +90,7 @@ def iterate(
     config = config.model_copy(update={"task": resolve_task(config.task)})
     task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit)
-    parts = split(dataset, batch_size=config.batch_size, rng=np.random.default_rng(config.seed))
-    if len(parts) < 2:
-        raise ConfigError(
-            f"{len(dataset)} examples are one batch of {config.batch_size}, so there is nothing to iterate",
-            fix="set --batch-size lower, or use 'elicitor label' and 'elicitor train sft'",
-        )
+    parts = _parts(config, dataset)
     made_from = {
         "kind": "iterate",
         "data": dataset.fingerprint,
@@ -164,11 +159,11 @@ def iterate_cost(config: RunConfig, *, settings: SftSettings, on_stage: OnStage 
         The estimate.
 
     Raises:
-        ElicitorError: If settings, data, task or model cannot be used.
+        ElicitorError: If settings, data, task or model cannot be used, or there is but one batch.
     """
     task = task_of(config)
     dataset = load_dataset(config.data, task, limit=config.limit)
-    parts = split(dataset, batch_size=config.batch_size, rng=np.random.default_rng(config.seed))
+    parts = _parts(config, dataset)
     one = estimate(prepare(config, on_stage=on_stage))
     # Which label it is changes the tokens of a row by next to nothing.
     guessed = Labelled(task, dataset, dict.fromkeys(range(len(dataset)), 0), "none")
@@ -183,6 +178,26 @@ def iterate_cost(config: RunConfig, *, settings: SftSettings, on_stage: OnStage 
         train_seconds=trained.seconds * share,
         train_rate=trained.tokens_per_second,
     )
+
+
+def _parts(config: RunConfig, dataset: Dataset) -> list[list[int]]:
+    """Batches of a loop; `split` says how.
+
+    Raises:
+        ConfigError: If there is but one, or labels of the whole data are given to start with.
+    """
+    if config.start_labels is not None:
+        raise ConfigError(
+            f"{config.search}.start_labels gives labels of the whole data, and each batch is a search of its own",
+            fix="leave it out, or use 'elicitor label' and 'elicitor train sft'",
+        )
+    parts = split(dataset, batch_size=config.batch_size, rng=np.random.default_rng(config.seed))
+    if len(parts) < 2:
+        raise ConfigError(
+            f"{len(dataset)} examples are one batch of {config.batch_size}, so there is nothing to iterate",
+            fix="set --batch-size lower, or use 'elicitor label' and 'elicitor train sft'",
+        )
+    return parts
 
 
 def split(dataset: Dataset, *, batch_size: int, rng: np.random.Generator) -> list[list[int]]:

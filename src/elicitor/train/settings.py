@@ -32,7 +32,9 @@ class TrainSettings(BaseModel):
     lora_targets: str | tuple[str, ...] = Field(
         "all-linear", description="layers that get an adapter: all-linear, or names such as q_proj,v_proj"
     )
-    seed: int = Field(0, ge=0, description="seed of the order of the examples and of the adapter's first weights")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="seed of the order of the examples and of the adapter's first weights"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="weights; auto is float32 for full training and on a CPU, else as for scoring"
     )
