@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from elicitor import evaluate
+from elicitor import consistency, evaluate
 from elicitor.audit import audit
 from elicitor.backends.fake import FakeBackend
 from elicitor.config import build_config
+from elicitor.errors import TaskError
 from elicitor.labelling import run
 
 COLOURS = ["red", "green", "blue", "grey"]
@@ -62,3 +63,19 @@ def test_from_file_to_verdict(tmp_path, task, copies, search):
     assert verdicts["consistency"] == "ok"
     assert verdicts["class balance"] == "ok"
     assert verdicts["orientation"] == "ok"
+
+
+def test_groups_with_too_many_consistent_labellings_are_refused_before_the_model_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(consistency, "MAX_OPTIONS", 500)
+    loose = {**EQUAL, "constraint": "at_most_one", "positive": "red"}
+    few = write(tmp_path, "few.jsonl", rows(range(4), copies=2))
+    lines = [{**row, "g": 0} if row["g"] == 3 else row for row in rows(range(4))]
+    many = write(tmp_path, "many.jsonl", [{**row, "k": i} for i, row in enumerate(lines)])
+    with pytest.raises(
+        TaskError, match=r"many.jsonl line 1: a group of 10 examples has more than 500 consistent labellings"
+    ):
+        run(build_config(flags={"data": many, "task": loose, "model": "fake"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    # Large, but bound so closely that little is left; and nothing is enumerated where nothing is to be consistent.
+    for chosen, more in ((EQUAL, {}), (loose, {"consistency": False})):
+        run(build_config(flags={"data": few, "task": chosen, "model": "fake", **more}), tmp_path / chosen["constraint"])

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -199,6 +200,34 @@ class Constraints:
             if has_label[members].any():
                 weights[members[~has_label[members]]] = group_weight
         return weights
+
+
+def check_enumerable(dataset: Dataset, kinds: Sequence[ConstraintKind]) -> None:
+    """Refuse, before any search, a group whose consistent labellings are too many to enumerate.
+
+    Args:
+        dataset: Examples with groups and keys.
+        kinds: What holds in a group.
+
+    Raises:
+        TaskError: If what constraints bind together has more than `MAX_OPTIONS`.
+    """
+    if not kinds:
+        return
+    for group in dataset.groups():
+        if len(dataset.label_space) ** len(group) <= MAX_OPTIONS:
+            continue
+        part = dataset.subset(group)
+        constraints = Constraints.from_dataset(part, kinds)
+        bound = defaultdict(list)
+        for i in range(len(part)):
+            bound[constraints.component(i)].append(i)
+        bound.pop(None, None)
+        for members in bound.values():
+            try:
+                constraints.options(members, Assignment.empty(len(part)), among_only=False)
+            except TaskError as error:
+                raise TaskError(f"{part.examples[members[0]].location}: {error.problem}", fix=error.fix) from None
 
 
 def _relations(

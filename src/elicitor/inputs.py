@@ -11,6 +11,7 @@ from elicitor.batch_search import BatchJob, Moment
 from elicitor.batching import Batches, fit_batches
 from elicitor.checkpoint import Checkpoint
 from elicitor.config import RunConfig
+from elicitor.consistency import check_enumerable
 from elicitor.data import Dataset, cell_text, load_dataset
 from elicitor.errors import ConfigError, DataError
 from elicitor.manifest import REVIEW_OF, Supervision
@@ -125,6 +126,7 @@ def read_inputs(config: RunConfig) -> Inputs:
             f"objective.class_prior has {len(prior)} shares for {len(dataset.label_space)} labels",
             fix=f"give one share for each of {', '.join(dataset.label_space.labels)}",
         )
+    check_enumerable(dataset, task.constraint if config.consistency else ())
     labels, supervision = _start_labels(config, dataset)
     return Inputs(config, task, dataset, labels, supervision)
 
