@@ -70,6 +70,18 @@ def test_gap_recovered_by_hand():
     assert estimate.upper - estimate.lower < 0.4
 
 
+@pytest.mark.parametrize(("right", "share"), [(90, 1), (50, 0)])
+def test_a_gap_recovered_on_every_item_alike_is_no_certainty(right, share):
+    groups = [str(i) for i in range(100)]
+    zero, golden, method = ((np.arange(100) < count)[None] for count in (50, 90, right))
+    estimate = gap_recovered(method, zero, golden, groups, rng=rng())
+    apart = difference(method, golden if share else zero, groups, rng=rng()).estimate
+    assert estimate.value == share
+    assert apart.upper > 0
+    assert estimate.upper == pytest.approx(share + apart.upper / 0.4)
+    assert estimate.lower == pytest.approx(share - apart.upper / 0.4)
+
+
 @pytest.mark.parametrize("golden_right", [50, 40, 53])
 def test_gap_recovered_is_undefined_where_golden_is_not_clearly_better(golden_right):
     groups = [str(i) for i in range(100)]

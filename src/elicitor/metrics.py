@@ -256,7 +256,7 @@ def gap_recovered(
     """(method - zero-shot) / (golden - zero-shot), all three on the same resampled items.
 
     The ratio means nothing where golden labels are not better than none; it is undefined when the lower end of the
-    interval of golden - zero-shot is not above 0.
+    interval of golden - zero-shot is not above 0. Where no resample differs from another the interval is as in `difference`.
 
     Args:
         method: Shape (seeds, items).
@@ -285,6 +285,10 @@ def gap_recovered(
         ratio = np.where(gained == 0, 0.0, np.copysign(np.inf, gained))
         np.divide(gained, gap, out=ratio, where=gap > 0)
         ends = np.quantile(ratio, [0.025, 0.975], method="nearest")
+        if ends[0] == ends[1]:
+            # As where no item of the method and of golden differs: what `difference` says then, in shares of the gap.
+            reach = wilson(0.0, n=n_groups)[1] / float(golden.mean() - zero_shot.mean())
+            ends = np.array([value - reach, value + reach])
         lower, upper = (float(end) if np.isfinite(end) else None for end in ends)
     return Estimate(value, lower, upper, n=method.shape[1], groups=n_groups, seeds=method.shape[0])
 
