@@ -73,14 +73,17 @@ def main() -> None:
                 if key in {tuple(row[name] for name in KEY) for row in rows}:
                     continue
                 backend = backend or load_backend(options.model, dtype=options.dtype)
-                flags = {
+                flags: dict[str, Any] = {
                     "data": file,
                     "task": task,
                     "model": options.model,
                     "seed": seed,
                     "backend.dtype": options.dtype,
                 }
-                config = build_config(flags={**flags, "objective.calibration": options.calibration, **ARMS[arm]})
+                flags |= {"objective.calibration": options.calibration, **ARMS[arm]}
+                if arm == "scalable":
+                    flags["scalable.train"] = {"dtype": options.dtype}
+                config = build_config(flags=flags)
                 row = dict(zip(KEY, key, strict=True)) | measure(config, backend, options.n)
                 rows.append(row)
                 print(line(row), flush=True)
