@@ -1,6 +1,7 @@
 """A real Ray: local workers, a cluster of two nodes one of which dies, a driver that dies."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -145,6 +146,56 @@ def test_mistakes_are_one_line(tmp_path):
             assert done.stderr.splitlines()[-1].startswith("error: ")
             assert "Traceback" not in done.stderr
             assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_no_more_workers_load_the_model_than_there_is_work_for(tmp_path):
+    source = write_texts(tmp_path, 24)
+    with cluster(tmp_path, nodes=1, cpus=5) as joined:
+        for name, more, wanted in (("few", (), 3), ("one", ("--limit", "8"), 1), ("asked", ("--ray-workers", "2"), 2)):
+            start = command(source, tmp_path / name, "--ray", joined.address, *more, model="fake:delay=0.1")
+            with running(
+                start, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=joined.environment
+            ) as driver:
+                seen = set()
+                while driver.poll() is None:
+                    seen.add(len(workers_of(joined.nodes[0])))
+                    time.sleep(0.05)
+                _, err = driver.communicate()
+            assert driver.returncode == 0, err
+            assert max(seen) == wanted
+
+
+@pytest.mark.slow
+def test_work_that_was_not_foreseen_gets_workers_of_its_own(tmp_path):
+    """Each piece waits for three processes: one worker alone would wait for ever."""
+    code = "import test_distributed as t, sys; t.three_at_once(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(set(done.stdout.split())) == 3
+
+
+def three_at_once(folder):
+    from elicitor.distributed import RayOptions, WorkerPool
+
+    with WorkerPool(RayOptions("local", cpus=0.1)) as pool:
+        pool.load(build_config(flags={"data": "x", "task": "sentiment", "model": "fake"}), pieces=1)
+        print(*pool.map(meet, [folder] * 3, name=str))
+
+
+def meet(backend, folder):
+    Path(folder, f"{os.getpid()}").touch()
+    end = time.monotonic() + 120
+    while len(list(Path(folder).iterdir())) < 3:
+        assert time.monotonic() < end, "the others never came"
+        time.sleep(0.05)
+    return os.getpid()
 
 
 @pytest.mark.slow

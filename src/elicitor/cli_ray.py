@@ -15,7 +15,8 @@ Address = Annotated[
     str | None, typer.Option("--ray", metavar="ADDRESS", help="Use a Ray cluster: local, auto or HOST:PORT.")
 ]
 Workers = Annotated[
-    int | None, typer.Option("--ray-workers", help="Workers, one model each [default: as many as there is room for].")
+    int | None,
+    typer.Option("--ray-workers", help="Workers, one model each [default: as many as there is work and room for]."),
 ]
 Cpus = Annotated[float, typer.Option("--ray-cpus", help="Processors of each worker.")]
 Gpus = Annotated[float, typer.Option("--ray-gpus", help="GPUs of each worker; 0.5 puts two on one.")]

@@ -44,7 +44,7 @@ class RayOptions:
 
     Attributes:
         address: ``local`` starts Ray on this machine, ``auto`` finds a running cluster, ``HOST:PORT`` names one.
-        workers: Workers; as many as the cluster has room for if None.
+        workers: Workers; if None, as many as there is work and room for.
         cpus: Processors of each.
         gpus: GPUs of each; a share such as 0.5 puts several on one.
     """
@@ -111,6 +111,7 @@ class WorkerPool:
         self._ray = ray
         self._options = options
         self._model: tuple[str, dict[str, Any]] | None = None
+        self._most = options.workers or 0
         self._facts: ModelFacts | None = None
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
@@ -133,11 +134,12 @@ class WorkerPool:
         if self._connected_here:
             self._ray.shutdown()
 
-    def load(self, config: RunConfig, *, on_stage: OnStage | None = None) -> ModelFacts:
-        """Have every worker load a run's model, and wait for the first.
+    def load(self, config: RunConfig, *, pieces: int, on_stage: OnStage | None = None) -> ModelFacts:
+        """Have workers load a run's model, and wait for the first.
 
         Args:
             config: Names the model; a pool holds one model.
+            pieces: Of work that is known to come: unless the options name a number, no more workers load the model now.
             on_stage: Called when workers begin to load.
 
         Returns:
@@ -149,7 +151,8 @@ class WorkerPool:
         wanted = (config.model, config.backend.model_dump())
         if self._model is None:
             self._model = wanted
-            count = self._options.workers or self._room()
+            self._most = self._options.workers or self._room()
+            count = self._options.workers or max(1, min(pieces, self._most))
             if on_stage:
                 on_stage(f"loading the model on {count} workers")
             for _ in range(count):
@@ -203,19 +206,28 @@ class WorkerPool:
             ElicitorError: If the function raises one, or an argument has cost `MAX_LOSSES` workers.
         """
         fresh = iter(arguments)
-        again: deque[A] = deque()
+        waiting: deque[A] = deque()
         losses: Counter[str] = Counter()
         exhausted = False
         while True:
-            while self._idle and (again or not exhausted):
+            while self._idle and (waiting or not exhausted):
                 try:
-                    argument = again.popleft() if again else next(fresh)
+                    argument = waiting.popleft() if waiting else next(fresh)
                 except StopIteration:
                     exhausted = True
                     break
                 worker = self._idle.pop()
                 self._busy[worker.call.remote(function, argument)] = (worker, argument)
-            if exhausted and not again and not self._busy:
+            # There may be more work than workers were loaded for.
+            while not exhausted and len(self._starting) + len(self._busy) < self._most:
+                try:
+                    waiting.append(next(fresh))
+                except StopIteration:
+                    exhausted = True
+                    break
+                if len(waiting) > len(self._starting):
+                    self._start()
+            if exhausted and not waiting and not self._busy:
                 return
             for ref in self._wait():
                 worker, argument = self._busy.pop(ref)
@@ -230,7 +242,7 @@ class WorkerPool:
                             f"{name(argument)} was lost {MAX_LOSSES} times with its worker: {reason_of(error)}",
                             fix="look at the memory of the cluster's nodes, then go on with --resume",
                         ) from error
-                    again.append(argument)
+                    waiting.append(argument)
                     self._start()
                     continue
                 self._idle.append(worker)

@@ -190,7 +190,7 @@ def evaluate(
     truth = [test_gold.labels[example.id] for example in test.examples]
     model: Backend | ModelFacts
     if pool is not None:
-        model = pool.load(config, on_stage=on_stage)
+        model = pool.load(config, pieces=len(chosen), on_stage=on_stage)
     else:
         model = backend or load_backend(config.model, on_stage=on_stage, **config.backend.model_dump())
     if any(read_manifest(done.path)["identity"]["model"] != model.fingerprint for done in runs):

@@ -5,6 +5,7 @@ All batches of all runs are one list of work, and so are the conditions of an ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -63,7 +64,8 @@ def run_on_pool(
         opened: list[tuple[Inputs, Batches, RunFolder]] = []
         for config, output_dir in runs:
             inputs = read_inputs(config)
-            model = pool.load(inputs.config, on_stage=on_stage)
+            pieces = math.ceil(len(inputs.dataset) / inputs.config.batch_size)
+            model = pool.load(inputs.config, pieces=pieces, on_stage=on_stage)
             batches = inputs.batches(pool.sizes(inputs), max_context_tokens=model.max_context_tokens)
             folder = locks.enter_context(open_folder(inputs, batches, model, output_dir, resume=resume))
             locks.enter_context(controlled(output_dir))
