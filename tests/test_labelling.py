@@ -193,7 +193,7 @@ class BackwardsPool:
         self.backend = FakeBackend()
         self.survives = survives
 
-    def load(self, config, *, on_stage=None):
+    def load(self, config, *, pieces, on_stage=None):
         return ModelFacts.of(self.backend)
 
     def sizes(self, inputs):

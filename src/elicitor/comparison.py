@@ -78,6 +78,17 @@ class Answers:
         return {**asdict(self), "log_probs": self.log_probs.tolist()}
 
     @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Answers of several seeds under one condition, from those of each seed alone."""
+        return cls(
+            parts[0].condition,
+            np.concatenate([part.log_probs for part in parts]),
+            [shots for part in parts for shots in part.shots],
+            [accuracy for part in parts for accuracy in part.label_accuracy],
+            sum((part.cost for part in parts), Cost()),
+        )
+
+    @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Answers:
         """Rebuild from `to_json`."""
         log_probs = np.asarray(values["log_probs"], dtype=np.float64)
@@ -182,6 +193,19 @@ class Comparison:
         content = {"key": self._key(answers.condition), "answers": answers.to_json()}
         write_json(folder / f"{answers.condition}.json", content)
 
+    def by_seed(self, condition: Condition) -> list[Comparison]:
+        """One comparison for each seed where seeds are answered apart, as they are behind demonstrations; else itself."""
+        if condition in ZERO_SHOT or condition in PROBES:
+            return [self]
+        return [
+            replace(self, seeds=[seed], found=[self.found[number % len(self.found)]])
+            for number, seed in enumerate(self.seeds)
+        ]
+
+    def seed_folder(self, folder: Path) -> Path:
+        """Where the answers of its only seed are kept, within the folder of all."""
+        return folder / f"seed-{self.seeds[0]}"
+
     def obstacle(self, condition: Condition) -> str | None:
         """Why a condition does not apply to this data and model, or None if it does."""
         if condition in NEEDS_GOLD and not self.golden:
@@ -248,14 +272,13 @@ class Comparison:
     def _few_shot(self, condition: Condition, folder: Path | None) -> Answers:
         """Seed by seed, each kept when it has answered: who is interrupted, or gets more seeds, goes on behind it."""
         parts = []
-        for number, seed in enumerate(self.seeds):
-            alone = replace(self, seeds=[seed], found=[self.found[number % len(self.found)]])
-            place = folder / f"seed-{seed}" if folder else None
+        for number, alone in enumerate(self.by_seed(condition)):
+            place = folder and alone.seed_folder(folder)
             part = alone.kept(condition, place) if place else None
             if part is None:
                 # Nor may another seed: what is counted would depend on whether that was asked in the same process.
                 self.backend.forget()
-                labels, cost = self._labels(condition, number, seed)
+                labels, cost = self._labels(condition, number, self.seeds[number])
                 scores = self.backend.score(self.prompts(condition, labels), on_progress=self.on_progress)
                 accuracy = agreement(labels, self.judged)
                 part = Answers(
@@ -264,13 +287,7 @@ class Comparison:
                 if place:
                     alone.keep(part, place)
             parts.append(part)
-        return Answers(
-            condition,
-            np.concatenate([part.log_probs for part in parts]),
-            [shots for part in parts for shots in part.shots],
-            [accuracy for part in parts for accuracy in part.label_accuracy],
-            sum((part.cost for part in parts), Cost()),
-        )
+        return Answers.joined(parts)
 
     def _probe(self, condition: Condition) -> Answers:
         """Fit a probe to the usable examples' hidden states, and read the test examples' with it."""

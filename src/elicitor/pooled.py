@@ -6,9 +6,9 @@ All batches of all runs are one list of work, and so are the conditions of an ev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
@@ -102,7 +102,7 @@ def answers_on_pool(
         comparison: What the conditions share; of its backend no more than the fingerprint is used here.
         conditions: Which.
         pool: Workers.
-        folder: Where finished conditions are kept.
+        folder: Where finished conditions are kept, and finished seeds of those that have demonstrations.
 
     Yields:
         Each condition with its answers, or with the reason why it does not apply, in the order in which they come.
@@ -110,18 +110,53 @@ def answers_on_pool(
     Raises:
         ElicitorError: If a condition fails, or is lost too often.
     """
-    left = []
+    parts: dict[Condition, dict[int, Answers]] = {}
+    left: dict[Condition, dict[int, Comparison]] = {}
     for condition in conditions:
         if kept := comparison.kept(condition, folder):
             yield condition, kept
-        else:
-            left.append((comparison, condition))
-    for condition, given in pool.map(_answer, left, name=lambda question: f"condition {question[1]}"):
+            continue
+        parts[condition], left[condition] = {}, {}
+        for number, one in enumerate(comparison.by_seed(condition)):
+            if one is not comparison and (kept := one.kept(condition, one.seed_folder(folder))):
+                parts[condition][number] = kept
+            else:
+                left[condition][number] = one
+        if not left[condition]:
+            yield condition, _join(comparison, condition, parts[condition], folder)
+    questions = [_Question(condition, number, one) for condition, some in left.items() for number, one in some.items()]
+    for condition, number, given in pool.map(_answer, questions, name=str):
+        one = left[condition].pop(number)
         if isinstance(given, Answers):
-            comparison.keep(given, folder)
-        yield condition, given
+            parts[condition][number] = given
+            if one is not comparison:
+                one.keep(given, one.seed_folder(folder))
+        # Whether a condition applies does not hang on the seed: all of them say the same.
+        if not left[condition]:
+            yield condition, given if isinstance(given, str) else _join(comparison, condition, parts[condition], folder)
 
 
-def _answer(backend: Backend, question: tuple[Comparison, Condition]) -> tuple[Condition, Answers | str]:
-    comparison, condition = replace(question[0], backend=backend), question[1]
-    return condition, comparison.obstacle(condition) or comparison.answers(condition)
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A condition to ask under one seed, or under all where they are not answered apart."""
+
+    condition: Condition
+    number: int
+    comparison: Comparison
+
+    def __str__(self) -> str:
+        """What it is called in errors; no two are called alike."""
+        return f"condition {self.condition}, seeds {', '.join(map(str, self.comparison.seeds))}"
+
+
+def _join(comparison: Comparison, condition: Condition, parts: Mapping[int, Answers], folder: Path) -> Answers:
+    """Answers of all seeds, kept where those of one process are."""
+    ordered = [parts[number] for number in sorted(parts)]
+    answers = Answers.joined(ordered) if len(ordered) == len(comparison.seeds) > 1 else ordered[0]
+    comparison.keep(answers, folder)
+    return answers
+
+
+def _answer(backend: Backend, question: _Question) -> tuple[Condition, int, Answers | str]:
+    comparison, condition = replace(question.comparison, backend=backend), question.condition
+    return condition, question.number, comparison.obstacle(condition) or comparison.answers(condition)
