@@ -1,7 +1,9 @@
 """A real Ray: local workers, a cluster of two nodes one of which dies, a driver that dies."""
 
 import json
+import math
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -9,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from processes import running
-from ray_cluster import cluster, kill_node, processes_of, workers_of
+from ray_cluster import cluster, free_address, kill_node, processes_of, workers_of
 
+from elicitor.backends.http_client import RefusedError
 from elicitor.config import build_config
 from elicitor.control import request, state_of
-from elicitor.errors import ConfigError
+from elicitor.errors import ConfigError, ElicitorError
 from elicitor.labelling import run
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -236,6 +239,91 @@ def test_options_that_no_cluster_could_give_are_refused():
         RayOptions("local", workers=0)
     with pytest.raises(ConfigError, match="0 CPUs and 0 GPUs"):
         RayOptions("local", cpus=0)
+    for cpus in (-1, math.nan, math.inf, 1e-9):
+        with pytest.raises(ConfigError, match="--ray-cpus got"):
+            RayOptions("local", cpus=cpus)
+    with pytest.raises(ConfigError, match=r"--ray-gpus got 1\.5"):
+        RayOptions("local", gpus=1.5)
+    assert RayOptions("local", cpus=1.5, gpus=0.5).cpus == 1.5
+
+
+def test_errors_reach_the_driver_as_they_were():
+    def kinds(base):
+        return [base, *(kind for child in base.__subclasses__() for kind in kinds(child))]
+
+    found = kinds(ElicitorError)
+    assert {"RefusedError", "ResumeMismatchError"} <= {kind.__name__ for kind in found}
+    for kind in found:
+        error = kind("what was got", fix="what to do")
+        same = pickle.loads(pickle.dumps(error))
+        assert (type(same), str(same), vars(same)) == (kind, str(error), vars(error))
+    refused = pickle.loads(pickle.dumps(RefusedError("no key", fix="give one", status=401)))
+    assert (str(refused), refused.status) == ("no key; give one", 401)
+
+
+def test_an_address_at_which_nobody_listens_is_refused(tmp_path):
+    nobody = free_address()
+    done = subprocess.run(
+        command(write_texts(tmp_path, 4), tmp_path / "out", "--ray", nobody),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: no Ray cluster can be reached at '{nobody}': ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_with_another_elicitor_is_refused():
+    from elicitor.distributed import Worker, own_code
+
+    worker = Worker()
+    other = worker.load("fake", {}, own_code() + "x")
+    assert isinstance(other, ConfigError)
+    assert "install the same release" in str(other)
+    assert worker.load("fake", {}, own_code()).name == "fake"
+
+
+@pytest.mark.slow
+def test_a_lost_node_with_idle_workers_costs_no_work(tmp_path):
+    """More workers of the lost node are idle than losses of one piece are allowed."""
+    code = "import test_distributed as t, sys; t.lose_idle_workers(sys.argv[1], sys.argv[2])"
+    with cluster(tmp_path, cpus=3) as joined:
+        done = subprocess.run(
+            [sys.executable, "-c", code, joined.address, joined.nodes[1]],
+            capture_output=True,
+            text=True,
+            timeout=400,
+            cwd=Path(__file__).parent,
+            env=joined.environment,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "1"]
+
+
+def lose_idle_workers(address, node):
+    from elicitor.distributed import RayOptions, WorkerPool
+
+    with WorkerPool(RayOptions(address, workers=6)) as pool:
+        pool.load(build_config(flags={"data": "x", "task": "sentiment", "model": "fake"}), pieces=6)
+        while len(pool._idle) < 6:
+            pool._wait()
+        lost = {int(process) for process in workers_of(node)}
+        pids = {worker: pool._ray.get(worker.call.remote(process_of, None)) for worker in pool._idle}
+        # Those of the node that goes are taken first.
+        pool._idle.sort(key=lambda worker: pids[worker] in lost)
+        assert len(lost) == 3
+        kill_node(node)
+        print(*pool.map(echo, range(2), name=str))
+
+
+def process_of(backend, nothing):
+    return os.getpid()
+
+
+def echo(backend, argument):
+    time.sleep(1)
+    return argument
 
 
 def test_options_of_a_cluster_need_a_cluster(tmp_path):

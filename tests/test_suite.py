@@ -166,6 +166,16 @@ def test_a_task_may_have_conditions_and_settings_of_its_own(suite_file, tmp_path
     assert "calibration: batch" in settings
 
 
+@pytest.mark.parametrize("label", [{"model": "fake:gain=9"}, {"backend": {"dtype": "bfloat16"}}])
+def test_a_task_with_a_model_of_its_own_is_refused_before_anything_is_written(suite_file, tmp_path, label):
+    config = read_suite(suite_file())
+    last = config.tasks[-1].model_copy(update={"label": label})
+    config = config.model_copy(update={"tasks": (*config.tasks[:-1], last)})
+    with pytest.raises(ConfigError, match="names another model, or other settings of it"):
+        run_suite(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

@@ -84,16 +84,19 @@ def train_reward_command(
         "keep_abstained": keep_abstained,
     }
     from elicitor import console_reward, progress_reward
+    from elicitor.train.folder import is_main_process
 
     progress_reward.need_training()
     if dry_run:
         cost = progress_reward.reward_cost_with_progress(source, flags, overrides or [], inputs)
-        console_reward.show_reward_cost(cost, as_json=as_json)
+        if is_main_process():
+            console_reward.show_reward_cost(cost, as_json=as_json)
         return
     result = progress_reward.train_reward_with_progress(
         source, output_dir, flags, overrides or [], inputs, resume=resume
     )
-    console_reward.show_reward(result, output_dir, as_json=as_json)
+    if is_main_process():
+        console_reward.show_reward(result, output_dir, as_json=as_json)
 
 
 def eval_reward_command(
@@ -162,16 +165,19 @@ def train_rl_command(
         "report_to": report_to,
     }
     from elicitor import console_reward, progress_reward
+    from elicitor.train.folder import is_main_process
 
     progress_reward.need_training()
     if dry_run:
         cost = progress_reward.rl_cost_with_progress(prompts, flags, overrides or [], model=model, limit=limit)
-        console_reward.show_rl_cost(cost, as_json=as_json)
+        if is_main_process():
+            console_reward.show_rl_cost(cost, as_json=as_json)
         return
     result = progress_reward.train_rl_with_progress(
         prompts, output_dir, flags, overrides or [], reward=reward, model=model, limit=limit, resume=resume
     )
-    console_reward.show_rl(result, output_dir, as_json=as_json)
+    if is_main_process():
+        console_reward.show_rl(result, output_dir, as_json=as_json)
 
 
 def eval_winrate_command(

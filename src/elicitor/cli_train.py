@@ -82,7 +82,9 @@ def sft_command(
         "keep_abstained": keep_abstained,
     }
     if dry_run:
-        console_train.show_training_cost(progress_train.sft_cost_with_progress(run, **chosen), as_json=as_json)
+        cost = progress_train.sft_cost_with_progress(run, **chosen)
+        if is_main():
+            console_train.show_training_cost(cost, as_json=as_json)
         return
     done = progress_train.sft_with_progress(run, output_dir, resume=resume, **chosen)
     if is_main():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,12 +17,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from elicitor import __version__
 from elicitor.backends.base import Backend, OnStage
 from elicitor.batch_search import BatchJob, BatchResult, search_batch
 from elicitor.config import RunConfig
 from elicitor.errors import BackendError, ConfigError, ElicitorError, reason_of
 from elicitor.inputs import Inputs
 from elicitor.labelling import ModelFacts
+from elicitor.manifest import SEARCH
 from elicitor.models import load_backend
 from elicitor.prompts import PromptEncoder, Sizes
 
@@ -34,6 +37,8 @@ CHUNK = 1024
 """Examples that a worker measures at a time."""
 _OBJECT_STORE = 256 * 2**20
 """Bytes for what is under way between processes, when Ray is started here."""
+_CONNECT_TIMEOUT = 15.0
+"""Seconds to wait for an answer of a cluster's address."""
 _LOOK_INTERVAL = 10.0
 """Seconds between looks at whether the cluster still has room for a worker, while none is running."""
 
@@ -58,10 +63,19 @@ class RayOptions:
         """Refuse what no cluster could give."""
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--ray-workers got {self.workers}", fix="give 1 or more")
-        if self.cpus < 0 or self.gpus < 0 or self.cpus + self.gpus == 0:
+        for flag, value in (("--ray-cpus", self.cpus), ("--ray-gpus", self.gpus)):
+            # Ray counts in ten-thousandths, and in whole GPUs above one.
+            if not (value == 0 or 0.0001 <= value < math.inf) or (flag == "--ray-gpus" and value > 1 and value % 1):
+                raise ConfigError(f"{flag} got {value:g}", fix="give a whole number, or a share such as 0.5")
+        if self.cpus + self.gpus == 0:
             raise ConfigError(
                 f"a worker would take {self.cpus:g} CPUs and {self.gpus:g} GPUs", fix="give --ray-cpus 1 or more"
             )
+
+
+def own_code() -> str:
+    """Which elicitor this process runs: its release, and the number of how searches divide and draw."""
+    return f"elicitor {__version__} (search {SEARCH})"
 
 
 class Worker:
@@ -73,13 +87,22 @@ class Worker:
     def __init__(self) -> None:
         self._backend: Backend | None = None
 
-    def load(self, model: str, settings: dict[str, Any]) -> ModelFacts | ElicitorError:
-        """Load the model."""
+    def load(self, model: str, settings: dict[str, Any], code: str) -> ModelFacts | ElicitorError:
+        """Load the model, unless another elicitor than the driver's is installed here."""
+        if code != own_code():
+            return ConfigError(
+                f"a worker has {own_code()}, and the driver {code}: their labels may differ",
+                fix="install the same release on all nodes",
+            )
         try:
             self._backend = load_backend(model, **settings)
         except ElicitorError as error:
             return error
         return ModelFacts.of(self._backend)
+
+    def alive(self) -> bool:
+        """Answer, if this process still can."""
+        return True
 
     def call(self, function: Callable[[Backend, Any], Any], argument: Any) -> Any:
         """What a function of the model and an argument returns."""
@@ -159,8 +182,11 @@ class WorkerPool:
                 self._start()
         elif self._model != wanted:
             raise ConfigError("runs on one cluster differ in model or backend settings", fix="run them one by one")
+        told = False
         while self._facts is None:
-            self._wait()
+            if self._wait() is None and on_stage and not told:
+                on_stage("still waiting for a worker: it loads the model, or for room that other work takes")
+                told = True
         return self._facts
 
     def sizes(self, inputs: Inputs) -> Sizes:
@@ -229,7 +255,7 @@ class WorkerPool:
                     self._start()
             if exhausted and not waiting and not self._busy:
                 return
-            for ref in self._wait():
+            for ref in self._wait() or ():
                 worker, argument = self._busy.pop(ref)
                 try:
                     result = self._ray.get(ref)
@@ -244,6 +270,7 @@ class WorkerPool:
                         ) from error
                     waiting.append(argument)
                     self._start()
+                    self._replace_dead()
                     continue
                 self._idle.append(worker)
                 if isinstance(result, ElicitorError):
@@ -251,6 +278,13 @@ class WorkerPool:
                 yield result
 
     def _connect(self) -> None:
+        host, _, port = self._options.address.rpartition(":")
+        if port.isdecimal() and "/" not in host:
+            # Ray itself would try for minutes, and then begin again.
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_TIMEOUT).close()
+            except (OSError, OverflowError) as error:
+                raise self._unreachable(error) from error
         options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
         if self._options.address == "local":
             here = len(os.sched_getaffinity(0))
@@ -259,10 +293,13 @@ class WorkerPool:
         try:
             self._ray.init(address=self._options.address, **options)
         except (ConnectionError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
-            raise ConfigError(
-                f"no Ray cluster can be reached at {self._options.address!r}: {reason_of(error)}",
-                fix="start one with 'ray start --head' and give RAY_AUTH_TOKEN if it asks for one, or use --ray local",
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: BaseException) -> ConfigError:
+        return ConfigError(
+            f"no Ray cluster can be reached at {self._options.address!r}: {reason_of(error)}",
+            fix="start one with 'ray start --head' and give RAY_AUTH_TOKEN if it asks for one, or use --ray local",
+        )
 
     def _room(self) -> int:
         """Workers that the cluster's nodes can hold.
@@ -285,18 +322,36 @@ class WorkerPool:
         assert self._model is not None
         options = {"num_cpus": self._options.cpus, "num_gpus": self._options.gpus, "max_restarts": 0}
         worker = self._ray.remote(**options)(Worker).remote()
-        self._starting[worker.load.remote(*self._model)] = worker
+        self._starting[worker.load.remote(*self._model, own_code())] = worker
 
-    def _wait(self) -> list[Any]:
-        """Wait until something happens; greet workers that have loaded, and return references of finished work."""
+    def _wait(self) -> list[Any] | None:
+        """Wait until something happens; greet workers that have loaded.
+
+        Returns:
+            References of finished work; None if nothing happens for long.
+        """
         timeout = None if self._busy else _LOOK_INTERVAL
         ready, _ = self._ray.wait([*self._busy, *self._starting], timeout=timeout)
         if not ready:
             self._room()
+            return None
         for ref in ready:
             if ref in self._starting:
                 self._greet(self._starting.pop(ref), ref)
         return [ref for ref in ready if ref in self._busy]
+
+    def _replace_dead(self) -> None:
+        """Look whether idle workers were lost as well, before they cost work that has done nothing to them."""
+        asked = {worker.alive.remote(): worker for worker in self._idle}
+        answered, late = self._ray.wait([*asked], num_returns=len(asked), timeout=_LOOK_INTERVAL) if asked else ([], [])
+        self._idle = [asked[ref] for ref in late]
+        for ref in answered:
+            try:
+                self._ray.get(ref)
+            except self._ray.exceptions.RayError:
+                self._start()
+            else:
+                self._idle.append(asked[ref])
 
     def _greet(self, worker: Any, ref: Any) -> None:
         try:
@@ -304,6 +359,11 @@ class WorkerPool:
         except self._ray.exceptions.RayTaskError:
             raise
         except self._ray.exceptions.RayError as error:
+            if "No module named" in str(error):
+                lacks = next(line.strip() for line in str(error).splitlines() if "No module named" in line)
+                raise BackendError(
+                    f"a worker cannot start: {lacks}", fix=f"install {own_code()} on all nodes"
+                ) from error
             self._failed_starts += 1
             if self._failed_starts >= MAX_LOSSES:
                 raise BackendError(

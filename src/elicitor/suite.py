@@ -178,17 +178,25 @@ def run_suite(
             for part in prepared
             for seed, settings in zip(config.seeds, part.runs, strict=True)
         ]
-        pooled = iter(run_on_pool(searches, pool, resume=True, on_progress=on_progress, on_stage=on_stage))
+
+        def searched(batches: int, all_batches: int) -> None:
+            if on_part:
+                on_part(batches * len(searches) // all_batches, parts)
+
+        pooled = iter(
+            run_on_pool(searches, pool, resume=True, on_progress=on_progress, on_stage=on_stage, on_part=searched)
+        )
+        done = len(searches)
     for part in prepared:
         found = []
         for seed, settings in zip(config.seeds, part.runs, strict=True):
             if pool is not None:
                 found.append(next(pooled))
-            else:
-                if on_stage:
-                    on_stage(f"{part.name}: search with seed {seed}")
-                place = part.folder / f"seed-{seed}"
-                found.append(run(settings, place, resume=True, backend=backend, on_progress=on_progress))
+                continue
+            if on_stage:
+                on_stage(f"{part.name}: search with seed {seed}")
+            place = part.folder / f"seed-{seed}"
+            found.append(run(settings, place, resume=True, backend=backend, on_progress=on_progress))
             done += 1
             if on_part:
                 on_part(done, parts)
@@ -260,6 +268,13 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
         conditions = config.conditions if entry.conditions is None else entry.conditions
         chosen = CONDITIONS if conditions == "all" else check_conditions(conditions)
         plan.append((PreparedTask(name, place, place / "test.jsonl", runs, chosen), drawn))
+    first = plan[0][0].runs[0].model_copy(update={"model": config.model})
+    for part, _ in plan:
+        if (part.runs[0].model, part.runs[0].backend) != (first.model, first.backend):
+            raise ConfigError(
+                f"task {part.name!r} names another model, or other settings of it, than the suite",
+                fix="give 'model' and 'backend' for all tasks, or make a suite for each model",
+            )
     settings = json.loads(config.model_dump_json())
     if (folder / SETTINGS).exists():
         if not resume:

@@ -44,6 +44,23 @@ def test_a_resume_with_the_same_versions_says_nothing(tmp_path):
                 pass
 
 
+def test_only_as_many_processes_go_on_with_what_several_began(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with training_folder(tmp_path / "t", MADE, resume=False):
+        pass
+    with training_folder(tmp_path / "t", MADE, resume=True):
+        pass
+    monkeypatch.delenv("WORLD_SIZE")
+    with (
+        pytest.raises(ResumeMismatchError, match="begun by 2 processes together, now there are 1"),
+        training_folder(tmp_path / "t", MADE, resume=True),
+    ):
+        pass
+    finish(tmp_path / "t", {})
+    with training_folder(tmp_path / "t", MADE, resume=True):
+        pass
+
+
 def test_other_settings_are_refused_before_versions_are_told(begun):
     other = {**MADE, "settings": {"epochs": 2}}
     with pytest.raises(ResumeMismatchError, match="settings"), training_folder(begun, other, resume=True):

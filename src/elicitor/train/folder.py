@@ -36,6 +36,7 @@ TOKENS = "pairs.arrow"
 """Tokens of a reward model's pairs."""
 SAVED = "saved.tmp"
 """A model on its way into the folder."""
+_TOGETHER = "processes"
 SCRATCH = (CHECKPOINTS, BEST, "best-*", TOKENS, "pairs.truncated", SAVED)
 """What a training keeps only to go on with, as patterns."""
 REWARD_MODEL = "reward_model.json"
@@ -79,7 +80,7 @@ def training_folder(
     Args:
         path: The folder; new or empty unless ``resume``.
         made_from: Settings, and hashes of rows and model: what a resumed training must share. JSON values. Versions of
-            packages are written beside them; a resume with others is said to the user.
+            packages and the number of processes are written beside them; a resume with other versions is said to the user.
         resume: Go on with what is there, if it has begun.
         what: What it is called in messages.
 
@@ -89,7 +90,7 @@ def training_folder(
     Raises:
         ConfigError: If it holds anything else or cannot be made.
         DiskError: If the disk is full or the folder read-only, now or while it is held.
-        ResumeMismatchError: If the training there was made from something else.
+        ResumeMismatchError: If the training there was made from something else, or by another number of processes.
         RunLockedError: If another process is training there.
     """
     if not is_main_process():
@@ -112,7 +113,7 @@ def training_folder(
     # Trainers write their own checkpoints, and each library says in its own way that it cannot.
     with lock, writing(path), controlled(path):
         if not begun:
-            values = {**made_from, "versions": package_versions()}
+            values = {**made_from, _TOGETHER: processes(), "versions": package_versions()}
             write_atomic(path / MADE_FROM, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         if is_finished(path):
             # A kill may have come between the result and the end of clearing up.
@@ -205,13 +206,22 @@ def _compare(path: Path, made_from: Mapping[str, Any], *, what: str) -> None:
     # JSON and back, so that tuples and lists compare equal.
     now = json.loads(json.dumps(made_from))
     versions = before.pop("versions", None)
+    together = before.pop(_TOGETHER, None)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ResumeMismatchError(
                 f"the {what} was made with {name} = {before.get(name)!r}, now it is {now.get(name)!r}",
                 fix="give the same again, or choose another --output-dir",
             )
-    if isinstance(versions, dict) and not is_finished(path):
+    if is_finished(path):
+        return
+    # Steps are counted in what all processes learn from at once: others would leave rows out, or see some twice.
+    if together is not None and together != processes():
+        raise ResumeMismatchError(
+            f"the {what} was begun by {together} processes together, now there are {processes()}",
+            fix="start as many, or choose another --output-dir",
+        )
+    if isinstance(versions, dict):
         _warn_of_other_versions(versions, f"the {what} in {path}")
 
 
