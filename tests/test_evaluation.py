@@ -78,6 +78,13 @@ def test_gold_may_come_from_a_file_of_its_own(labelled, tmp_path):
     gold = [{"id": row["id"], "label": row["label"]} for row in rows(range(24))]
     result = evaluate(done, test, gold_data=write(tmp_path, "gold.jsonl", gold))
     assert result.label_accuracy.estimate.n == 24
+    assert not any("no gold" in note for note in result.notes)
+    half = evaluate(done, test, gold_data=write(tmp_path, "half.jsonl", gold[:12]))
+    assert by_condition(half)["found"].demonstrations == 12
+    assert "12 of 24 labelled examples have no gold: no condition demonstrates them" in half.notes
+    others = write(tmp_path, "others.jsonl", [{**row, "id": f"x{i}"} for i, row in enumerate(gold)])
+    with pytest.raises(DataError, match=r"others\.jsonl knows none of the labelled examples"):
+        evaluate(done, test, gold_data=others)
 
 
 def test_changed_data_is_noticed(labelled, tmp_path):

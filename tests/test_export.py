@@ -11,7 +11,7 @@ import elicitor
 from elicitor.audit import Audit
 from elicitor.audit_checks import Check
 from elicitor.backends.base import Cost
-from elicitor.errors import ConfigError
+from elicitor.errors import BackendError, ConfigError
 from elicitor.export import export, push
 from elicitor.files import read_rows, write_json, write_rows
 from elicitor.labelling import load_run
@@ -203,6 +203,21 @@ def hub():
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_hub_that_cannot_be_reached_is_told_in_a_line(claims, tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    done = export(claims, tmp_path / "out", format="sft")
+    with pytest.raises(BackendError, match=r"me/labels could not be pushed.*--force"):
+        push(done, "me/labels", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("format", ["sft", "dataset"])
+def test_messages_are_not_promised_of_formats_without_them(claims, tmp_path, format):
+    with pytest.raises(ConfigError, match=f"format '{format}' has no messages"):
+        export(claims, tmp_path / "out", format=format, conversational=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pushing_makes_a_private_data_set_with_rows_and_card(claims, tmp_path, hub, monkeypatch):

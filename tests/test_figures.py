@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from elicitor import cli, figures
@@ -83,6 +84,23 @@ def test_one_task_under_several_models_is_drawn_over_models(axes, tmp_path):
     assert "n = 40 in 20 groups; seeds 0, 1, 2" in scaling.texts[0].get_text()
     assert draw(views, tmp_path / "one.pdf", only=["scaling"]) == ["scaling"]
     assert (tmp_path / "one.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_a_long_caption_leaves_the_bars_their_room(axes, tmp_path):
+    names = [f"a task with a name of its own, number {i}" for i in range(6)]
+    results = [NamedResult(name, evaluation(found=estimate(0.6, n=40 + i))) for i, name in enumerate(names)]
+    draw(Views(names, results=results), tmp_path / "bars.png", only=["bars"])
+    (drawn,) = axes
+    text = drawn.texts[0].get_text()
+    assert all(f"n = {40 + i}" in text.replace("\n", " ") for i in range(6))
+    assert "\n" in text
+    assert drawn.get_position().width > 0.8
+    whole = drawn.figure.bbox
+    canvas = FigureCanvasAgg(drawn.figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    assert drawn.texts[0].get_window_extent(renderer).x1 < whole.x1
+    assert drawn._left_title.get_window_extent(renderer).y1 <= whole.y1
 
 
 def test_ablations_stand_beside_their_base(axes, tmp_path):

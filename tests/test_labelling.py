@@ -297,3 +297,11 @@ def test_start_labels_name_examples_as_the_data_does(tmp_path):
     strange = write(tmp_path, [{"id": [0], "label": "no"}], "strange.jsonl")
     with pytest.raises(DataError, match=r"strange\.jsonl line 1: column 'id' holds list, not text"):
         prepare(config(source, **{"icm.start_labels": strange}))
+    for row, said in (
+        ({"id": 0, "label": "yes"}, "id '0' has a label already"),
+        ({"id": 1, "label": True}, "column 'label': True is none of no, yes"),
+        ({"id": 1}, "column 'label': None is none of no, yes"),
+    ):
+        wrong = write(tmp_path, [{"id": 0, "label": "no"}, row], "wrong.jsonl")
+        with pytest.raises(DataError, match=rf"wrong\.jsonl line 2.*{said}"):
+            prepare(config(source, **{"icm.start_labels": wrong}))

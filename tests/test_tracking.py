@@ -107,20 +107,25 @@ def test_names_are_checked_before_anything_is_written(reviews, tmp_path):
 def test_a_tracker_that_is_not_installed_is_named(reviews, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = build_config(flags={"data": reviews, "task": "sentiment", "model": "fake", "report_to": "wandb"})
-    with pytest.raises(ConfigError, match=r"'wandb' needs wandb; pip install 'elicitor\[track\]'"):
+    with pytest.raises(ConfigError, match="'wandb' needs wandb; pip install wandb"):
         run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_tracker_that_cannot_be_opened_closes_those_before_it(reviews, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
-    from accelerate.tracking import TensorBoardTracker
+    pytest.importorskip("trackio")
+    from accelerate.tracking import TensorBoardTracker, TrackioTracker
+
+    def fail(tracker):
+        raise RuntimeError("no store")
 
     closed = []
     finish = TensorBoardTracker.finish
     monkeypatch.setattr(TensorBoardTracker, "finish", lambda tracker: closed.append(finish(tracker)))
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    flags = {"data": reviews, "task": "sentiment", "model": "fake", "report_to": "tensorboard,wandb"}
-    with pytest.raises(ConfigError, match="'wandb' needs wandb"):
+    monkeypatch.setattr(TrackioTracker, "start", fail)
+    flags = {"data": reviews, "task": "sentiment", "model": "fake", "report_to": "tensorboard,trackio"}
+    with pytest.raises(ConfigError, match="'trackio' could not be opened: RuntimeError: no store"):
         run(build_config(flags=flags), tmp_path / "run")
     assert len(closed) == 1
 

@@ -32,7 +32,11 @@ def eval_command(
         str | None, typer.Option(help="Seeds of demonstration order and random labels [default: 0,1,2].")
     ] = None,
     conditions: Annotated[
-        str | None, typer.Option(help="Rows of the table with commas, or all [default: zero_shot,random,found,golden].")
+        str | None,
+        typer.Option(
+            help="Rows of the table with commas, or all [default: zero_shot,random,found,golden; with --suite all, unless "
+            "its file says]."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Test rows; with --suite also rows to label.")] = None,
     shots: Annotated[int | None, typer.Option(help="Demonstrations at most [default: as many as fit].")] = None,

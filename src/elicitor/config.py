@@ -298,7 +298,8 @@ def parse_config(values: Mapping[str, Any], *, source: str) -> RunConfig:
             raise ConfigError(f"{source}: unknown setting {key!r}", fix=_closest(key)) from error
         if first["type"] == "missing":
             raise ConfigError(
-                f"{source}: setting {key!r} is missing", fix=f"give --{key} or put it into --config"
+                f"{source}: setting {key!r} is missing",
+                fix=f"give {'a file as the first argument' if key == 'data' else f'--{key}'}, or put it into --config",
             ) from error
         problem = f"{source}: setting {key!r} got {first.get('input')!r:.200}: {first['msg']}"
         raise ConfigError(problem, fix=f"correct it, for instance with --set {key}=VALUE") from error

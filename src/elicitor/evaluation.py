@@ -177,10 +177,18 @@ def evaluate(
     needs_gold = bool(NEEDS_GOLD & set(chosen))
     gold = train_gold(str(gold_data or config.data), gold_task, limit=gold_limit, needed=needs_gold and not leave_out)
     golden = {} if gold is None else {i: gold.labels[e.id] for i, e in enumerate(train.examples) if e.id in gold.labels}
+    if gold_data is not None and not golden:
+        raise DataError(
+            f"{gold_data} knows none of the labelled examples", fix="give gold with the ids of the run's data"
+        )
     votes = load_votes(config.data, task, limit=config.limit) if "human" in chosen else {}
     test, test_gold, notes = test_set(str(test_data), gold_task, train=train, task=task, limit=limit)
     reviewed = frozenset[str]().union(*(reviewed_ids(done.path) for done in runs))
     judged = {i: y for i, y in golden.items() if train.examples[i].id not in reviewed}
+    if needs_gold and 0 < len(golden) < len(train):
+        notes.append(
+            f"{len(train) - len(golden)} of {len(train)} labelled examples have no gold: no condition demonstrates them"
+        )
     if reviewed:
         notes.append(
             f"{len(reviewed)} labels of a review went into the search: label accuracy leaves these examples out; as "

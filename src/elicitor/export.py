@@ -69,7 +69,8 @@ def export(
         output_dir: Folder to write.
         format: ``sft`` (prompt, completion), ``preference`` (prompt, chosen, rejected; tasks that compare a pair),
             ``unpaired`` (prompt, completion, label, for KTO) or ``dataset`` (all fields with label and confidence).
-        conversational: Write prompts and responses as chat messages, for models with a chat template.
+        conversational: Write prompts and responses as chat messages, for models with a chat template; formats
+            ``preference`` and ``unpaired`` alone.
         answer: Field that holds the answer which the label judges, for ``unpaired``; built-in tasks know theirs.
         keep_abstained: Keep examples that ``elicitor audit --abstain`` found indeterminate as well.
         force: Write over an earlier export.
@@ -82,6 +83,10 @@ def export(
     """
     if format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}", fix=f"use one of {', '.join(FORMATS)}")
+    if conversational and format not in ("preference", "unpaired"):
+        raise ConfigError(
+            f"format {format!r} has no messages", fix="leave out --conversational, or use preference or unpaired"
+        )
     folder = Path(output_dir)
     if folder.exists() and not (folder.is_dir() and (force or not stray_entry(folder))):
         raise ConfigError(f"{folder} is in use", fix="choose another --output-dir, or add --force")
@@ -256,7 +261,6 @@ def push(exported: Exported, repository: str, *, public: bool = False, endpoint:
     """
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     except ImportError as error:
         raise BackendError("--push needs huggingface_hub", fix="pip install 'elicitor[train]'") from error
     api = HfApi(endpoint=endpoint)
@@ -269,10 +273,10 @@ def push(exported: Exported, repository: str, *, public: bool = False, endpoint:
             allow_patterns=[ROWS, CARD],
             commit_message="Labels found by elicitor",
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the hub's client fails in many ways where there is no network
         raise BackendError(
             f"{repository} could not be pushed: {reason_of(error)}",
-            fix="check its name, and log in with 'hf auth login'",
+            fix="check its name and the network, log in with 'hf auth login', and try again with --force",
         ) from error
     return str(done.repo_url) if hasattr(done, "repo_url") else str(done)
 

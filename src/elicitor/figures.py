@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from elicitor.report.views import AblationView, NamedResult, Result, RunView, Views
 
 FORMATS = (".png", ".pdf", ".svg")
+_LETTERS_PER_INCH = 17
+"""Letters of a caption, at 7 points, that surely find room."""
 _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -94,9 +97,10 @@ def draw(views: Views, file: Path, *, only: Sequence[str] = ()) -> list[str]:
         figure = Figure(figsize=(width, 4.2 * len(chosen)), layout="constrained")
         for place, (_, title, into) in enumerate(chosen, start=1):
             axes = figure.add_subplot(len(chosen), 1, place)
-            caption = into(axes)
-            axes.set_title(f"{_plain(title)}\n", loc="left", fontweight="bold")
-            axes.text(0, 1.015, _plain(caption), transform=axes.transAxes, fontsize=7, color="0.35", va="bottom")
+            lines = textwrap.wrap(_plain(into(axes)), width=int(_LETTERS_PER_INCH * width)) or [""]
+            axes.set_title(_plain(title) + "\n" * len(lines), loc="left", fontweight="bold")
+            caption = axes.text(0, 1.015, "\n".join(lines), transform=axes.transAxes, va="bottom")
+            caption.set(fontsize=7, color="0.35", in_layout=False)
         try:
             with replacing(file) as temporary:
                 figure.savefig(temporary, dpi=200, format=file.suffix[1:].lower())

@@ -77,7 +77,7 @@ def _gold(source: str, task: Task, *, limit: int | None) -> Iterator[tuple[str, 
     if not found:
         raise MissingColumnError(
             f"{source} has no gold column {task.gold_column!r}; its columns are {', '.join(columns)}",
-            fix="name the right one with --gold-column",
+            fix="name the right one with --gold-column (eval, report, plot), or as 'gold' of the task",
         )
 
 

@@ -142,6 +142,13 @@ def _start_labels(config: RunConfig, dataset: Dataset) -> tuple[dict[str, int], 
         name, label = cell_text(row, "id", needed_by="start_labels"), row.values.get("label")
         if name not in known:
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
-        labels[name] = dataset.label_space.index(str(label))
+        if name in labels:
+            raise DataError(f"{row.location}: id {name!r} has a label already", fix="give each example one label")
+        if label not in dataset.label_space.labels:
+            raise DataError(
+                f"{row.location} column 'label': {label!r} is none of {', '.join(dataset.label_space.labels)}",
+                fix="write one of the task's labels",
+            )
+        labels[name] = dataset.label_space.index(label)
         reviewed = row.values.get(REVIEW_OF)
     return labels, {"labels": len(labels), "file": config.start_labels, REVIEW_OF: reviewed}

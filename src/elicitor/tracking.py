@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ PROJECT = "elicitor"
 TENSORBOARD = "tensorboard"
 """Folder of TensorBoard's files in a run's or a training's folder."""
 TRACKERS = ("trackio", TENSORBOARD, "wandb")
+_PACKAGES = {TENSORBOARD: (TENSORBOARD, "tensorboardX")}
+"""Packages of which a tracker needs one, where that is not its name."""
 
 
 def tracker_names(report_to: str) -> list[str]:
@@ -32,12 +35,14 @@ def tracker_names(report_to: str) -> list[str]:
         report_to: Names with commas, or ``none``.
 
     Raises:
-        ConfigError: If a name is unknown.
+        ConfigError: If a name is unknown, or its package is not installed.
     """
     names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
     for name in names:
         if name not in TRACKERS:
             raise ConfigError(f"unknown tracker {name!r}", fix=f"use {', '.join(TRACKERS)}, or none")
+        if not any(importlib.util.find_spec(package) for package in _PACKAGES.get(name, (name,))):
+            raise ConfigError(f"tracker {name!r} needs {name}", fix=f"pip install {name}")
     return names
 
 
@@ -108,7 +113,7 @@ def _opened(name: str, folder: Path, config: RunConfig) -> Any:
                 # TensorBoard takes flat numbers only, and files them as a run of its own.
                 tracker.store_init_configuration(deciding_settings(config))
     except ImportError as error:
-        raise ConfigError(f"tracker {name!r} needs {error.name}", fix="pip install 'elicitor[track]'") from error
+        raise ConfigError(f"trackers need {error.name}", fix="pip install 'elicitor[track]'") from error
     except Exception as error:  # each tracker refuses in its own way: no key, no network, a broken store
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ConfigError(f"tracker {name!r} could not be opened: {reason}", fix="set --report-to none") from error

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow
@@ -39,6 +39,8 @@ _SCHEMA = pyarrow.schema(
 
 class RewardSettings(TrainSettings):
     """How a reward model is trained; ``batch_size`` counts pairs."""
+
+    PAGE: ClassVar[str] = "docs/reward.md"
 
     method: Literal["lora"] = Field("lora", description="a reward model is an adapter with a head")
     epochs: int = Field(1, ge=0, description="times that every pair is seen; 0: the head alone, from its probe")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from elicitor.train.settings import TrainSettings
 
 class RlSettings(TrainSettings):
     """How a policy is trained against a reward; ``batch_size`` counts responses in one pass, epochs do not count."""
+
+    PAGE: ClassVar[str] = "docs/reward.md"
 
     method: Literal["lora"] = Field("lora", description="the policy is an adapter; without it, it is the reference")
     algorithm: Literal["grpo", "rloo"] = Field("grpo", description="TRL's GRPOTrainer or RLOOTrainer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,7 @@ class TrainSettings(BaseModel):
     """What every training shares, whatever it trains."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    PAGE: ClassVar[str] = "docs/training.md"
 
     method: Literal["lora", "full"] = Field("lora", description="train an adapter, or all weights")
     epochs: int = Field(2, ge=1, description="times that every example is seen")
@@ -95,4 +96,4 @@ def build_settings(
                 f"unknown training setting {key!r}", fix=f"use one of {', '.join(kind.model_fields)}"
             ) from error
         got = f"training setting {key!r} got {first['input']!r:.200}" if key else "training settings"
-        raise ConfigError(f"{got}: {first['msg']}", fix="see docs/training.md") from error
+        raise ConfigError(f"{got}: {first['msg']}", fix=f"see {kind.PAGE}") from error
