@@ -193,6 +193,11 @@ def test_a_wrong_suite_file_is_named(suite_file, changes, problem):
         read_suite(suite_file(**changes))
 
 
+def test_a_choice_of_no_task_is_refused(suite_file):
+    with pytest.raises(ConfigError, match="no task is chosen"):
+        read_suite(suite_file(), only=[])
+
+
 def test_some_tasks_of_a_suite_run_alone(suite_file, tmp_path):
     whole = read_suite(suite_file())
     alone = read_suite(suite_file(), only=["other"])

@@ -122,6 +122,8 @@ def read_suite(file: Path, *, only: Sequence[str] | None = None, **overrides: An
         raise ConfigError(f"{file}: two tasks are called {max(names, key=names.count)!r}", fix="give each a 'name'")
     if only is None:
         return config
+    if not only:
+        raise ConfigError("no task is chosen", fix=f"give names of its tasks, such as {names[0]}")
     if unknown := [name for name in only if name not in names]:
         raise ConfigError(f"{file} has no task {unknown[0]!r}", fix=f"its tasks are {', '.join(names)}")
     kept = tuple(entry for name, entry in zip(names, config.tasks, strict=True) if name in only)
@@ -268,9 +270,9 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
         conditions = config.conditions if entry.conditions is None else entry.conditions
         chosen = CONDITIONS if conditions == "all" else check_conditions(conditions)
         plan.append((PreparedTask(name, place, place / "test.jsonl", runs, chosen), drawn))
-    first = plan[0][0].runs[0].model_copy(update={"model": config.model})
     for part, _ in plan:
-        if (part.runs[0].model, part.runs[0].backend) != (first.model, first.backend):
+        own, first = part.runs[0], plan[0][0].runs[0]
+        if (own.model, own.backend) != (config.model, first.backend):
             raise ConfigError(
                 f"task {part.name!r} names another model, or other settings of it, than the suite",
                 fix="give 'model' and 'backend' for all tasks, or make a suite for each model",
