@@ -294,6 +294,11 @@ def test_start_labels_name_examples_as_the_data_does(tmp_path):
     start = write(tmp_path, [{"id": 0, "label": "no"}, {"id": 3, "label": "yes"}], "start.jsonl")
     made = prepare(config(source, **{"icm.start_labels": start}))
     assert made.inputs.start_labels == {"0": 0, "3": 1}
+    numbers = {"template": "{text}:", "labels": ["0", "1"]}
+    counted = write(tmp_path, [{"id": 0, "label": 1}, {"id": 3, "label": "0"}], "counted.jsonl")
+    texts = write(tmp_path, [{"id": k, "text": f"text {k}"} for k in range(6)], "texts.jsonl")
+    made = prepare(config(texts, task=numbers, **{"icm.start_labels": counted}))
+    assert made.inputs.start_labels == {"0": 1, "3": 0}
     strange = write(tmp_path, [{"id": [0], "label": "no"}], "strange.jsonl")
     with pytest.raises(DataError, match=r"strange\.jsonl line 1: column 'id' holds list, not text"):
         prepare(config(source, **{"icm.start_labels": strange}))

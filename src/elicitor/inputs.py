@@ -144,11 +144,12 @@ def _start_labels(config: RunConfig, dataset: Dataset) -> tuple[dict[str, int], 
             raise DataError(f"{row.location}: id {name!r} is not in {dataset.source}", fix="give ids of the data")
         if name in labels:
             raise DataError(f"{row.location}: id {name!r} has a label already", fix="give each example one label")
-        if label not in dataset.label_space.labels:
+        # Names of labels may be numbers or truth values in JSON.
+        if str(label) not in dataset.label_space.labels:
             raise DataError(
                 f"{row.location} column 'label': {label!r} is none of {', '.join(dataset.label_space.labels)}",
                 fix="write one of the task's labels",
             )
-        labels[name] = dataset.label_space.index(label)
+        labels[name] = dataset.label_space.index(str(label))
         reviewed = row.values.get(REVIEW_OF)
     return labels, {"labels": len(labels), "file": config.start_labels, REVIEW_OF: reviewed}
