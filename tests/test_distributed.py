@@ -166,7 +166,8 @@ def test_no_more_workers_load_the_model_than_there_is_work_for(tmp_path):
                     time.sleep(0.05)
                 _, err = driver.communicate()
             assert driver.returncode == 0, err
-            assert max(seen) == wanted
+            # On a busy machine all work may be done before the last of them has come.
+            assert 1 <= max(seen) <= wanted
 
 
 @pytest.mark.slow
