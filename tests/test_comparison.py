@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from elicitor import load_backend
+from elicitor.answers import Answers
 from elicitor.backends.fake import FakeBackend, concept_label
 from elicitor.baselines import CONDITIONS, ZERO_SHOT
-from elicitor.comparison import Answers, Comparison
+from elicitor.comparison import Comparison
 from elicitor.config import ObjectiveConfig, PlanConfig
 from elicitor.data import Dataset, Example
 from elicitor.errors import ConfigError, ContextOverflowError

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import pickle
 import subprocess
 import sys
 import time
@@ -13,10 +12,9 @@ import pytest
 from processes import running
 from ray_cluster import cluster, free_address, kill_node, processes_of, workers_of
 
-from elicitor.backends.http_client import RefusedError
 from elicitor.config import build_config
 from elicitor.control import request, state_of
-from elicitor.errors import ConfigError, ElicitorError
+from elicitor.errors import ConfigError
 from elicitor.labelling import run
 
 pytest.importorskip("ray", reason="ray is not installed")
@@ -248,20 +246,6 @@ def test_options_that_no_cluster_could_give_are_refused():
     assert RayOptions("local", cpus=1.5, gpus=0.5).cpus == 1.5
 
 
-def test_errors_reach_the_driver_as_they_were():
-    def kinds(base):
-        return [base, *(kind for child in base.__subclasses__() for kind in kinds(child))]
-
-    found = kinds(ElicitorError)
-    assert {"RefusedError", "ResumeMismatchError"} <= {kind.__name__ for kind in found}
-    for kind in found:
-        error = kind("what was got", fix="what to do")
-        same = pickle.loads(pickle.dumps(error))
-        assert (type(same), str(same), vars(same)) == (kind, str(error), vars(error))
-    refused = pickle.loads(pickle.dumps(RefusedError("no key", fix="give one", status=401)))
-    assert (str(refused), refused.status) == ("no key; give one", 401)
-
-
 def test_an_address_at_which_nobody_listens_is_refused(tmp_path):
     nobody = free_address()
     done = subprocess.run(
@@ -273,16 +257,6 @@ def test_an_address_at_which_nobody_listens_is_refused(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: no Ray cluster can be reached at '{nobody}': ")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_worker_with_another_elicitor_is_refused():
-    from elicitor.distributed import Worker, own_code
-
-    worker = Worker()
-    other = worker.load("fake", {}, own_code() + "x")
-    assert isinstance(other, ConfigError)
-    assert "install the same release" in str(other)
-    assert worker.load("fake", {}, own_code()).name == "fake"
 
 
 @pytest.mark.slow

@@ -2,15 +2,13 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from elicitor.backends.fake import FakeBackend, concept_label
-from elicitor.errors import BackendError, ConfigError, DataError, ResumeMismatchError
+from elicitor.errors import BackendError, ConfigError, ResumeMismatchError
 from elicitor.readers import read_rows
-from elicitor.suite import SuiteTask, draw_rows, read_suite, run_suite
+from elicitor.suite import read_suite, run_suite
 from elicitor.suite_cost import suite_cost
-from elicitor.tasks import load_task
 
 TASK = {
     "name": "texts",
@@ -64,27 +62,6 @@ def test_a_suite_writes_tables_and_a_figure(suite_file, tmp_path):
     for result in suite.evaluations:
         assert result.label_accuracy.estimate.seeds == 3
         assert {row.condition: row.raw.value for row in result.rows}["golden"] > 0.7
-
-
-def test_groups_are_drawn_whole_and_never_on_both_sides(tmp_path):
-    source = write(tmp_path, "data.jsonl", rows(range(60)))
-    task = load_task(TASK)
-    entry = SuiteTask(task=TASK, data=source)
-    for seed in range(5):
-        label, test = draw_rows(entry, task, limits=(20, 12), rng=np.random.default_rng(seed))
-        assert (len(label), len(test)) == (18, 12)
-        sides = [{row.values["g"] for row in side} for side in (label, test)]
-        assert not sides[0] & sides[1]
-        assert [len(groups) for groups in sides] == [6, 4]
-    halves = draw_rows(entry, task, limits=(None, None), rng=np.random.default_rng(0))
-    assert [len(half) for half in halves] == [30, 30]
-    draws = {
-        tuple(r.values["id"] for r in draw_rows(entry, task, limits=(20, 12), rng=np.random.default_rng(s))[0])
-        for s in range(5)
-    }
-    assert len(draws) == 5
-    with pytest.raises(DataError, match="no row is left to test on"):
-        draw_rows(entry, task, limits=(60, 12), rng=np.random.default_rng(0))
 
 
 class Failing(FakeBackend):

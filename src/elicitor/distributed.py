@@ -17,16 +17,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from elicitor import __version__
 from elicitor.backends.base import Backend, OnStage
-from elicitor.batch_search import BatchJob, BatchResult, search_batch
+from elicitor.batch_search import BatchJob, BatchResult
 from elicitor.config import RunConfig
 from elicitor.errors import BackendError, ConfigError, ElicitorError, reason_of
 from elicitor.inputs import Inputs
 from elicitor.labelling import ModelFacts
-from elicitor.manifest import SEARCH
-from elicitor.models import load_backend
-from elicitor.prompts import PromptEncoder, Sizes
+from elicitor.prompts import Sizes
+from elicitor.worker import Worker, measure, own_code, search
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -71,46 +69,6 @@ class RayOptions:
             raise ConfigError(
                 f"a worker would take {self.cpus:g} CPUs and {self.gpus:g} GPUs", fix="give --ray-cpus 1 or more"
             )
-
-
-def own_code() -> str:
-    """Which elicitor this process runs: its release, and the number of how searches divide and draw."""
-    return f"elicitor {__version__} (search {SEARCH})"
-
-
-class Worker:
-    """Runs in a process of its own and holds the model.
-
-    Errors that a user can act on come back as values: Ray would wrap what is raised, and might try it again.
-    """
-
-    def __init__(self) -> None:
-        self._backend: Backend | None = None
-
-    def load(self, model: str, settings: dict[str, Any], code: str) -> ModelFacts | ElicitorError:
-        """Load the model, unless another elicitor than the driver's is installed here."""
-        if code != own_code():
-            return ConfigError(
-                f"a worker has {own_code()}, and the driver {code}: their labels may differ",
-                fix="install the same release on all nodes",
-            )
-        try:
-            self._backend = load_backend(model, **settings)
-        except ElicitorError as error:
-            return error
-        return ModelFacts.of(self._backend)
-
-    def alive(self) -> bool:
-        """Answer, if this process still can."""
-        return True
-
-    def call(self, function: Callable[[Backend, Any], Any], argument: Any) -> Any:
-        """What a function of the model and an argument returns."""
-        assert self._backend is not None  # the pool gives work to workers that have loaded
-        try:
-            return function(self._backend, argument)
-        except ElicitorError as error:
-            return error
 
 
 class WorkerPool:
@@ -197,7 +155,7 @@ class WorkerPool:
         """
         n = len(inputs.dataset)
         chunks = ((k, replace(inputs, dataset=_part(inputs, k))) for k in range(0, n, CHUNK))
-        measured = dict(self.map(_measure, chunks, name=lambda chunk: f"measuring examples from {chunk[0]} on"))
+        measured = dict(self.map(measure, chunks, name=lambda chunk: f"measuring examples from {chunk[0]} on"))
         parts = [measured[k] for k in sorted(measured)]
         return replace(parts[0], queries=np.concatenate([part.queries for part in parts]))
 
@@ -213,7 +171,7 @@ class WorkerPool:
         Raises:
             ElicitorError: If a search fails, or a batch is lost too often.
         """
-        return self.map(_search, jobs, name=_name)
+        return self.map(search, jobs, name=_name)
 
     def map(
         self, function: Callable[[Backend, A], R], arguments: Iterable[A], *, name: Callable[[A], str]
@@ -386,18 +344,6 @@ class WorkerPool:
 
 def _part(inputs: Inputs, start: int) -> Any:
     return replace(inputs.dataset, examples=inputs.dataset.examples[start : start + CHUNK])
-
-
-def _measure(backend: Backend, chunk: tuple[int, Inputs]) -> tuple[int, Sizes]:
-    number, inputs = chunk
-    return number, PromptEncoder(backend.tokenizer, inputs.task, inputs.dataset).sizes()
-
-
-def _search(backend: Backend, job: BatchJob) -> BatchResult:
-    """Search a batch and hand over its events together, in the result's last step."""
-    events: list[Any] = []
-    result = search_batch(job, backend, on_step=lambda step: events.extend(step.events))
-    return replace(result, last=replace(result.last, events=[*events, *result.last.events]))
 
 
 def _name(job: BatchJob) -> str:

@@ -3,6 +3,10 @@
 The command line prints these as one line and exits with 2; anything else is a defect and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class ElicitorError(ValueError):
     """Base of every error elicitor raises on purpose.
@@ -16,6 +20,16 @@ class ElicitorError(ValueError):
         super().__init__(f"{problem}; {fix}" if fix else problem)
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as it is: by default the class would be called with the text alone, which says neither fix nor status."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[ElicitorError], args: tuple[Any, ...], values: dict[str, Any]) -> ElicitorError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(values)
+    return error
 
 
 class ConfigError(ElicitorError):

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 from annotated_types import MinLen
 
+from elicitor.answers import Answers
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import DEFAULT_CONDITIONS, NEEDS_GOLD, Condition, check_conditions
-from elicitor.comparison import Answers, Comparison
+from elicitor.comparison import Comparison
 from elicitor.config import RunConfig, check_seeds, check_trust
 from elicitor.data import Dataset, MissingColumnError, load_dataset
 from elicitor.errors import ConfigError, DataError

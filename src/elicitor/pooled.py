@@ -11,11 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from elicitor.answers import Answers
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.baselines import Condition
 from elicitor.batch_search import BatchJob
 from elicitor.batching import Batches
-from elicitor.comparison import Answers, Comparison
+from elicitor.comparison import Comparison
 from elicitor.config import RunConfig
 from elicitor.control import between_steps, controlled
 from elicitor.distributed import WorkerPool
@@ -151,8 +152,7 @@ class _Question:
 
 def _join(comparison: Comparison, condition: Condition, parts: Mapping[int, Answers], folder: Path) -> Answers:
     """Answers of all seeds, kept where those of one process are."""
-    ordered = [parts[number] for number in sorted(parts)]
-    answers = Answers.joined(ordered) if len(ordered) == len(comparison.seeds) > 1 else ordered[0]
+    answers = Answers.joined([parts[number] for number in sorted(parts)])
     comparison.keep(answers, folder)
     return answers
 

@@ -18,17 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from elicitor.backends.base import Backend, OnPart, OnStage, Progress
 from elicitor.baselines import CONDITIONS, Condition, check_conditions
 from elicitor.config import RunConfig, check_seeds, parse_config
-from elicitor.data import task_rows
-from elicitor.errors import ConfigError, DataError, ResumeMismatchError
+from elicitor.errors import ConfigError, ResumeMismatchError
 from elicitor.evaluation import Evaluation, evaluate
 from elicitor.figures import bar_figure, require_matplotlib
 from elicitor.files import changed_key, is_plain_name, make_folder, read_json, stray_entry, write_atomic, write_json
 from elicitor.labelling import run
 from elicitor.models import load_backend
 from elicitor.pooled import run_on_pool
-from elicitor.readers import Row
+from elicitor.suite_rows import draw_rows, write_drawn
 from elicitor.tables import evaluation_markdown, overview_markdown, to_csv, to_latex
-from elicitor.tasks import Task, load_task, resolve_task
+from elicitor.tasks import load_task, resolve_task
 from elicitor.yaml_files import read_mapping
 
 if TYPE_CHECKING:
@@ -266,7 +265,8 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
         values |= {"task": resolve_task(entry.task), "data": str(place / "label.jsonl")}
         runs = [parse_config(values | {"seed": seed}, source=f"suite task {name!r}") for seed in config.seeds]
         limits = _lower(entry.limit, config.limit), _lower(entry.test_limit, config.test_limit)
-        drawn = draw_rows(entry, load_task(entry.task), limits=limits, rng=np.random.default_rng(config.sample_seed))
+        rng = np.random.default_rng(config.sample_seed)
+        drawn = draw_rows(entry.data, load_task(entry.task), test=entry.test, limits=limits, rng=rng)
         conditions = config.conditions if entry.conditions is None else entry.conditions
         chosen = CONDITIONS if conditions == "all" else check_conditions(conditions)
         plan.append((PreparedTask(name, place, place / "test.jsonl", runs, chosen), drawn))
@@ -294,8 +294,8 @@ def prepare_suite(config: SuiteConfig, folder: Path, *, resume: bool) -> list[Pr
     write_json(folder / SETTINGS, settings)
     for part, (rows, test_rows) in plan:
         make_folder(part.folder)
-        _write_rows(part.folder / "label.jsonl", rows)
-        _write_rows(part.test, test_rows)
+        write_drawn(part.folder / "label.jsonl", rows)
+        write_drawn(part.test, test_rows)
     return [part for part, _ in plan]
 
 
@@ -311,70 +311,6 @@ def _lower(own: int | None, common: int | None) -> int | None:
     """The lower one of two limits, where None is none."""
     given = [limit for limit in (own, common) if limit is not None]
     return min(given) if given else None
-
-
-def draw_rows(
-    entry: SuiteTask, task: Task, *, limits: tuple[int | None, int | None], rng: np.random.Generator
-) -> tuple[list[Row], list[Row]]:
-    """Draw the rows to label and the test rows, whole groups at a time, none in both.
-
-    Args:
-        entry: Names the files.
-        task: Says which rows belong together.
-        limits: Rows to label and test rows, at most; without limits and test file, half of the groups each.
-        rng: Draws.
-
-    Returns:
-        Rows to label and test rows, each in the order of its file.
-
-    Raises:
-        DataError: If no row is left for one of them.
-    """
-    groups = _groups(task_rows(entry.data, task), task)
-    limit, test_limit = limits
-    if entry.test is None:
-        half = sum(map(len, groups)) // 2
-        chosen, rest = _take(groups, half if limit is None else limit, rng=rng)
-        test, _ = _take(rest, test_limit, rng=rng)
-    else:
-        chosen, _ = _take(groups, limit, rng=rng)
-        test, _ = _take(_groups(task_rows(entry.test, task), task), test_limit, rng=rng)
-    for what, rows in (("to label", chosen), ("to test on", test)):
-        if not rows:
-            raise DataError(f"{entry.data}: no row is left {what}", fix="set limits lower, or name a test file")
-    return chosen, test
-
-
-def _groups(rows: Sequence[Row], task: Task) -> list[list[tuple[int, Row]]]:
-    """Numbered rows by what they share: a cluster, a group, or nothing."""
-    groups: dict[str, list[tuple[int, Row]]] = {}
-    for number, row in enumerate(rows):
-        names = (task.cluster_field, task.group_column, task.group_field)
-        shared = [str(row.values[name]) for name in names if name and row.values.get(name) is not None]
-        groups.setdefault(shared[0] if shared else row.location, []).append((number, row))
-    return list(groups.values())
-
-
-def _take(
-    groups: Sequence[list[tuple[int, Row]]], limit: int | None, *, rng: np.random.Generator
-) -> tuple[list[Row], list[list[tuple[int, Row]]]]:
-    """Rows of groups drawn by lot until no further one fits the limit, and the other groups."""
-    taken: list[tuple[int, Row]] = []
-    rest = []
-    for k in rng.permutation(len(groups)):
-        if limit is None or len(taken) + len(groups[k]) <= limit:
-            taken += groups[k]
-        else:
-            rest.append(groups[k])
-    return [row for _, row in sorted(taken, key=lambda item: item[0])], rest
-
-
-def _write_rows(file: Path, rows: Sequence[Row]) -> None:
-    try:
-        text = "".join(json.dumps(row.values, ensure_ascii=False) + "\n" for row in rows)
-    except TypeError as error:
-        raise DataError(f"{rows[0].location}: a column cannot be written as JSON: {error}", fix="drop it") from error
-    write_atomic(file, text)
 
 
 def _prefixed(on_stage: OnStage, name: str) -> OnStage:

@@ -38,6 +38,7 @@ def test_the_papers_settings():
         (["lora_rank=3"], "unknown training setting 'lora_rank'"),
         (["epochs=0"], "'epochs' got 0"),
         (["seed=4294967296"], "'seed' got 4294967296"),
+        (["report_to=mlflow"], "unknown tracker 'mlflow'"),
         (["epochs"], "--set"),
     ],
 )

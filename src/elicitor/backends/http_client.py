@@ -48,7 +48,7 @@ class RefusedError(BackendError):
         status: HTTP status.
     """
 
-    def __init__(self, problem: str, *, fix: str = "", status: int = 0) -> None:
+    def __init__(self, problem: str, *, fix: str = "", status: int) -> None:
         super().__init__(problem, fix=fix)
         self.status = status
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from elicitor.answers import Answers
 from elicitor.backends.base import Backend, Cost, OnPart, OnStage, Progress
 from elicitor.baselines import NEEDS_GOLD, Condition, check_votes, noised_gold, one_vote_each, random_labels
-from elicitor.comparison import Answers, agreement
+from elicitor.comparison import agreement
 from elicitor.config import RunConfig, check_seeds
 from elicitor.data import Dataset
 from elicitor.errors import ConfigError

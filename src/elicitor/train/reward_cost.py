@@ -59,8 +59,8 @@ def reward_cost(work: RewardWork, settings: RewardSettings, *, on_stage: OnStage
     rendering = Rendering.of(base.tokenizer, max_length=min(settings.max_length, base.max_tokens))
     labelled, rest = len(work.labelled.preferences), work.n_rest
     # Each part by itself: what is labelled is often much shorter than the rest, and much less of it.
-    own = _sample((item.pair for item in work.labelled.preferences), labelled, base, rendering)
-    more = _sample(work.rest_pairs(), rest, base, rendering)
+    own = _sample((item.pair for item in work.labelled.preferences), n=labelled, base=base, rendering=rendering)
+    more = _sample(work.rest_pairs(), n=rest, base=base, rendering=rendering)
     if on_stage:
         on_stage("timing")
     timed = own.sequences[:16] + more.sequences[:16]
@@ -101,7 +101,7 @@ class _Sample:
     truncated: float
 
 
-def _sample(pairs: Iterable[Pair], n: int, base: BaseModel, rendering: Rendering) -> _Sample:
+def _sample(pairs: Iterable[Pair], *, n: int, base: BaseModel, rendering: Rendering) -> _Sample:
     """Render at most `_SAMPLE` of ``n`` pairs, from all over them: files are often sorted."""
     some = list(islice(pairs, 0, n, max(1, -(-n // _SAMPLE))))
     rendered = [rendering.tokens(base.tokenizer, pair.prompt, text) for pair in some for text in pair.responses]

@@ -24,6 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from elicitor.backends.adapter import BASE, AdapterBase, reading_adapter
 from elicitor.backends.base import OnStage, Progress
+from elicitor.backends.hf_load import LoadedModel
 from elicitor.backends.hf_tokenizer import control_pattern
 from elicitor.control import working_time
 from elicitor.errors import DataError
@@ -134,6 +135,24 @@ def in_order_of_steps(prompts: Sequence[str], settings: RlSettings) -> list[str]
     return dealt[:wanted]
 
 
+def load_policy(model: str, settings: RlSettings) -> LoadedModel:
+    """A model as RL trains it and draws from it: without what its folder says of sampling.
+
+    Args:
+        model: Model name.
+        settings: Say precision and device.
+
+    Returns:
+        The model on the CPU, in training mode, with a tokenizer that has a padding token.
+
+    Raises:
+        BackendError: If it cannot be found or loaded, or is no local one.
+    """
+    loaded = load_for_training(model, settings)
+    sample_plainly(loaded.model)
+    return loaded
+
+
 def train_rl(
     source: str,
     folder: Path,
@@ -171,8 +190,7 @@ def train_rl(
     """
     if on_stage:
         on_stage(f"loading {model}")
-    loaded = load_for_training(model, settings)
-    sample_plainly(loaded.model)
+    loaded = load_policy(model, settings)
     prompts = split_prompts(source, loaded.tokenizer, settings, limit=limit)
     made_from = {
         "kind": "rl",

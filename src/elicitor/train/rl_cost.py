@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from elicitor.backends.base import OnStage
 from elicitor.backends.hf_load import choose_device
 from elicitor.train.folder import processes
-from elicitor.train.lora import load_for_training
-from elicitor.train.policy import draw, prompt_ids, sample_plainly
-from elicitor.train.rl import split_prompts
+from elicitor.train.policy import draw, prompt_ids
+from elicitor.train.rl import load_policy, split_prompts
 from elicitor.train.rl_settings import RlSettings
 
 _LEARNING = 2.0
@@ -61,8 +60,7 @@ def rl_cost(
     """
     if on_stage:
         on_stage(f"loading {model}")
-    loaded = load_for_training(model, settings)
-    sample_plainly(loaded.model)
+    loaded = load_policy(model, settings)
     prompts = split_prompts(source, loaded.tokenizer, settings, limit=limit)
     per_step = settings.batch_size * settings.gradient_accumulation
     if on_stage:

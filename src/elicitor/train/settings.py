@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from elicitor.errors import ConfigError
+from elicitor.tracking import tracker_names
 from elicitor.yaml_files import read_value
 
 
@@ -87,7 +88,7 @@ def build_settings(
             raise ConfigError(f"--set got {text!r}", fix="write --set key=value, such as lora_r=8")
         values[key.strip()] = read_value(raw, place=f"--set {key}")
     try:
-        return kind.model_validate(values)
+        settings = kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
@@ -97,3 +98,5 @@ def build_settings(
             ) from error
         got = f"training setting {key!r} got {first['input']!r:.200}" if key else "training settings"
         raise ConfigError(f"{got}: {first['msg']}", fix=f"see {kind.PAGE}") from error
+    tracker_names(settings.report_to)
+    return settings
